@@ -9,7 +9,7 @@ from lethe.model.resources import Criticality, Resource, Scheme
 class CriticalityRule(Resource, frozen=True, kw_only=True):
     """What a release demands for datasets of one criticality."""
 
-    schemes: list[Scheme] = ["provider"]
+    schemes: tuple[Scheme, ...] = ("provider",)
     max_releases: int = 3
     """Releases to one pod, counted per dataset: 1 is the first, the others are reruns of its init container."""
     fresh_scrub: bool = False
@@ -30,7 +30,7 @@ class OperatorConfig(Resource, frozen=True, kw_only=True):
     """Image of keyfetch, output sidecar and scrub."""
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: list[str] = []
-    system_namespaces: list[str] = ["kube-system", SYSTEM_NAMESPACE]
+    system_namespaces: tuple[str, ...] = ("kube-system", SYSTEM_NAMESPACE)
     gpu_node_label: str = f"{GPU_PRESENT_LABEL}=true"
     """A node with this label, or with capacity nvidia.com/gpu, is a GPU node."""
     enrolment: Literal["manual", "automatic"] = "manual"

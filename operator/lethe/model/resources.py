@@ -218,6 +218,8 @@ class Holder(Resource, frozen=True, kw_only=True):
     job: str
     job_uid: str
     pod_uids: list[str]
+    pod_hashes: dict[str, str] = {}
+    """By pod uid: hash of what the API server returned after creation; a release compares it with the live pod."""
     since: str
 
 
