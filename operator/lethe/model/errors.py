@@ -21,7 +21,9 @@ LetheError
 │   └── CredentialsError
 ├── ReleaseRefused         the key service says no; `check` names the first check that failed
 ├── UnavailableError       a service is away; the same request may succeed later
+├── RefusedError           the API server refuses a request: no permission, a policy, or an invalid object
 ├── ConflictError          a write lost against somebody else's; read again and decide again
+│   └── AlreadyExistsError   an object of that name is there already
 └── GpuError               the driver, a GPU or a scrub step failed
 
 A message says what was found, what was expected, and what to do.
@@ -129,6 +131,14 @@ class UnavailableError(LetheError):
 
 class ConflictError(LetheError):
     """A write lost against another one: read again and decide again."""
+
+
+class AlreadyExistsError(ConflictError):
+    """An object of that name is there already: make sure that it is the one that was meant."""
+
+
+class RefusedError(LetheError):
+    """The API server refuses a request, with its own message; the same request will be refused again."""
 
 
 class GpuError(LetheError):
