@@ -3,11 +3,14 @@
 Sizes are bytes, durations seconds, times RFC 3339. A value that the driver does not offer is None, never zero.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from lethe.model.resources import PastHolder, Resource
 
 Verdict = Literal["Cleared", "Failed"]
+
+PASSES: Final = ("probe", "fill", "verify", "zero", "verify_zero")
+"""The passes over a GPU's memory, in order; each leaves its time in `GpuReport.durations`."""
 
 
 class KilledProcess(Resource, frozen=True, kw_only=True):
@@ -17,7 +20,7 @@ class KilledProcess(Resource, frozen=True, kw_only=True):
 
 
 class GpuFacts(Resource, frozen=True, kw_only=True):
-    """What NVML says about a GPU before the scrub touches it."""
+    """What NVML says about a GPU."""
 
     uuid: str
     name: str
@@ -36,6 +39,8 @@ class GpuFacts(Resource, frozen=True, kw_only=True):
     memory_free: int
     bar1_used: int | None = None
     remapped_rows: int | None = None
+    remap_pending: bool | None = None
+    """A row waits for a reset to be replaced."""
     processes: int = 0
 
 
@@ -54,6 +59,8 @@ class GpuReport(Resource, frozen=True, kw_only=True):
     """One GPU's part of a report. When `verdict` is Failed, `reason` says why and the rest is what was reached."""
 
     facts: GpuFacts
+    after: GpuFacts | None = None
+    """The same once everything was freed again."""
     verdict: Verdict
     reason: str = ""
     message: str = ""
@@ -67,6 +74,7 @@ class GpuReport(Resource, frozen=True, kw_only=True):
     first_mismatch: int | None = None
     killed: list[KilledProcess] = []
     durations: dict[str, float] = {}
+    """Seconds of each step: "hold", and the names in PASSES."""
 
 
 class ScrubReport(Resource, frozen=True, kw_only=True):
