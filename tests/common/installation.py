@@ -1,0 +1,89 @@
+"""Lethe on a test cluster: the chart, installed by Helm as a user installs it, and the command `lethe`."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import tools
+from tests.cluster.commands import attempt, run
+from tests.cluster.folders import PROJECT
+from tests.cluster.provider import ClusterNode, Provider
+from tests.common.objects import find, find_all, phase, wait_until
+
+SYSTEM = "lethe-system"
+RELEASE = "lethe"
+CHART = PROJECT / "charts" / "lethe"
+LETHE_IMAGE = "localhost/lethe"
+EXAMPLE_IMAGE = "localhost/lethe-example-train:dev"
+NO_SCHEDULE = "node-role.kubernetes.io/control-plane"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Lethe on one cluster."""
+
+    provider: Provider
+
+    def install(self, **values: Any) -> None:
+        """Install or upgrade the chart and wait until its workloads are ready."""
+        chosen = {**self._values(), **values}
+        run(
+            [
+                *self._helm(),
+                *("upgrade", "--install", RELEASE, CHART, "--create-namespace", "--wait", "--timeout=5m"),
+                "--values=-",
+            ],
+            stdin=json.dumps(chosen),
+        )
+
+    def uninstall(self) -> None:
+        """Uninstall the chart; an absent one is no error."""
+        if attempt([*self._helm(), "status", RELEASE]).returncode == 0:
+            run([*self._helm(), "uninstall", RELEASE, "--wait", "--timeout=5m"])
+
+    def is_installed(self) -> bool:
+        """Say whether the operator is deployed."""
+        return find(self.provider.kubectl(), "deployment", "lethe-operator", SYSTEM) is not None
+
+    def cli(self, *words: str | Path, cwd: Path | None = None, **environment: str) -> str:
+        """Run the command `lethe` against this cluster and return what it prints."""
+        program = Path(sys.executable).with_name("lethe")
+        return run(
+            [program, *words],
+            cwd=cwd,
+            env={"KUBECONFIG": str(self.provider.kubeconfig()), "COLUMNS": "140", **environment},
+        )
+
+    def gpu_nodes(self) -> list[ClusterNode]:
+        """Return the nodes with simulated GPUs."""
+        return [node for node in self.provider.nodes() if node.gpu]
+
+    def node_phases(self) -> dict[str, str]:
+        """Return the custody phase of each GPU node."""
+        return {node["metadata"]["name"]: phase(node) for node in find_all(self.provider.kubectl(), "gpunodes")}
+
+    def wait_for_node(self, name: str, wanted: str, *, seconds: float = 120) -> dict[str, Any]:
+        """Wait until a GPU node is in a phase."""
+        return wait_until(
+            self.provider.kubectl(),
+            "gpunode",
+            name,
+            lambda node: phase(node) == wanted,
+            what=f"node {name} to be {wanted}",
+            seconds=seconds,
+        )
+
+    def _helm(self) -> list[str | Path]:
+        helm = tools.require(["helm"]) / "helm"
+        return [helm, f"--kubeconfig={self.provider.kubeconfig()}", f"--namespace={SYSTEM}"]
+
+    def _values(self) -> dict[str, Any]:
+        """Return what a provider sets who has no registry and nodes that are only just big enough."""
+        control_plane = [{"key": NO_SCHEDULE, "operator": "Exists", "effect": "NoSchedule"}]
+        return {
+            "image": {"repository": LETHE_IMAGE, "tag": "dev", "pullPolicy": "IfNotPresent"},
+            "tolerations": control_plane,
+            "keyservice": {"persistence": {"storageClassName": "lethe-static"}},
+        }

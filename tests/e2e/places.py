@@ -1,0 +1,145 @@
+"""Every place in which a secret must not turn up, and how to look there."""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.commands import run
+from tests.cluster.errors import ClusterError
+from tests.common.objects import find_all
+from tests.common.tenants import TrialTenant
+from tests.common.world import World
+
+CHUNK = 8 << 20
+VIDEO_MEMORY = "simgpu"
+Place = Callable[[list[bytes]], list[str]]
+
+
+def places(world: World, tenants: Iterable[TrialTenant]) -> dict[str, Place]:
+    """Return, by name, a search for each place: given needles, where they were found."""
+    owners = list(tenants)
+    return {
+        "S3": lambda needles: _in_storage(owners, needles),
+        "API server": lambda needles: _in_api(world, needles),
+        "container logs": lambda needles: _in_container_logs(world, needles),
+        "container environments": lambda needles: _in_environments(needles),
+        "node disks and etcd": lambda needles: _on_disks(world, needles),
+    }
+
+
+def forms(secret: bytes) -> list[bytes]:
+    """Return a secret as it is, and as hex and base64 digits."""
+    return [secret, secret.hex().encode(), base64.b64encode(secret).rstrip(b"=")]
+
+
+def _has(data: bytes, needles: list[bytes]) -> bool:
+    return any(needle in data for needle in needles)
+
+
+def _in_storage(owners: Iterable[TrialTenant], needles: list[bytes]) -> list[str]:
+    return [
+        f"s3://{owner.name}/{key}"
+        for owner in owners
+        for key, data in owner.stored_objects().items()
+        if _has(key.encode() + data, needles)
+    ]
+
+
+def _in_api(world: World, needles: list[bytes]) -> list[str]:
+    kubectl = world.provider.kubectl()
+    kinds = kubectl("api-resources", "--verbs=list", "--output=name").split()
+    return [
+        f"{kind} {found['metadata'].get('namespace', '')}/{found['metadata']['name']}"
+        for kind in kinds
+        for found in find_all(kubectl, kind)
+        if any(_has(text, needles) for text in _texts(found))
+    ]
+
+
+def _texts(value: Any) -> Iterator[bytes]:
+    """Yield every string of an object, and what it decodes to where it is base64."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield key.encode()
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, str):
+        yield value.encode()
+        try:
+            yield base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            return
+
+
+def _in_container_logs(world: World, needles: list[bytes]) -> list[str]:
+    kubectl = world.provider.kubectl()
+    found = []
+    for pod in find_all(kubectl, "pods"):
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        statuses = pod["status"].get("initContainerStatuses", []) + pod["status"].get("containerStatuses", [])
+        for status in statuses:
+            if "waiting" in status["state"]:
+                continue
+            try:
+                log = kubectl("logs", name, f"--namespace={namespace}", f"--container={status['name']}")
+            except ClusterError as error:
+                if "NotFound" in str(error) or "not found" in str(error):
+                    continue
+                raise
+            if _has(log.encode(), needles):
+                found.append(f"log of {namespace}/{name}/{status['name']}")
+    return found
+
+
+def _in_environments(needles: list[bytes]) -> list[str]:
+    """Search the environment of every process of the machine, containers' among them."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if _has(environment.read_bytes(), needles):
+                found.append(str(environment))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def _on_disks(world: World, needles: list[bytes]) -> list[str]:
+    shared = world.provider.shared_host_folder()
+    if shared is None:
+        return _on_containers_disks(world, needles)
+    return [
+        str(path)
+        for folder in (shared, shared.parent / "etcd", shared.parent / "logs")
+        for path in sorted(folder.rglob("*"))
+        if VIDEO_MEMORY not in path.parts and path.is_file() and not path.is_symlink() and _file_has(path, needles)
+    ]
+
+
+def _file_has(path: Path, needles: list[bytes]) -> bool:
+    overlap = max(map(len, needles)) - 1
+    tail = b""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                if _has(tail + chunk, needles):
+                    return True
+                tail = chunk[-overlap:]
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _on_containers_disks(world: World, needles: list[bytes]) -> list[str]:
+    """Search nodes that are containers of Docker, as kind's are."""
+    found = []
+    for node in world.provider.nodes():
+        for needle in needles:
+            pattern = "".join(f"\\x{byte:02x}" for byte in needle)
+            files = f"find /var /etc /kind -xdev -type f -not -path '*{VIDEO_MEMORY}*' -print0"
+            search = f"{files} | LC_ALL=C xargs -0 grep -alP '{pattern}' || true"
+            found += [f"{node.name}:{path}" for path in run(["docker", "exec", node.name, "sh", "-c", search]).split()]
+    return found
