@@ -1,0 +1,44 @@
+"""Compile the simulated driver's libraries, and the environment that puts them under a client."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
+
+
+class BuildError(Exception):
+    """The libraries could not be compiled; the message is the compiler's."""
+
+
+def missing_build_tools() -> list[str]:
+    """Return the programs that building needs and this machine lacks."""
+    return [tool for tool in ("make", "cc") if shutil.which(tool) is None]
+
+
+def build_libraries(target: Path) -> Path:
+    """Compile the libraries into target (only what changed) and return it."""
+    target.mkdir(parents=True, exist_ok=True)
+    made = subprocess.run(
+        ["make", "--no-print-directory", "-C", HERE, f"BUILD={target.resolve()}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        raise BuildError(f"The simulated driver does not compile:\n{made.stderr}")
+    return target
+
+
+def client_environment(libraries: Path, gpus: Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment of a process that is to see the GPUs below `gpus` through these libraries."""
+    return {
+        **base,
+        "LD_LIBRARY_PATH": str(libraries),
+        "SIMGPU_DIR": str(gpus),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "operator"))),
+    }
