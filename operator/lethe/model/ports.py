@@ -3,7 +3,8 @@
 Each Protocol has a real adapter and, in tests, a fake that passes the same contract tests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -32,4 +33,68 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A range of a GPU's memory that this process holds."""
+
+    address: int
+    length: int
+
+
+class VideoMemory(Protocol):
+    """The memory of one GPU, and the scrub kernels on it. Errors are GpuErrors."""
+
+    granularity: int
+    """Bytes that the length of a mapped piece is a multiple of."""
+
+    def free_bytes(self) -> int:
+        """Return how much memory the driver says can be had."""
+        ...
+
+    def take_mapped(self, length: int) -> DeviceMemory | None:
+        """Take one physical piece; None when the GPU has none so large."""
+        ...
+
+    def take_classic(self, length: int) -> DeviceMemory | None:
+        """Take memory from the allocator that divides granules; None when it has none left."""
+        ...
+
+    def write(self, memory: DeviceMemory, values: Sequence[int]) -> None:
+        """Write 64-bit numbers to the beginning of a range."""
+        ...
+
+    def read(self, memory: DeviceMemory, count: int) -> list[int]:
+        """Return the first 64-bit numbers of a range, after everything launched has ended."""
+        ...
+
+    def launch(self, kernel: str, *arguments: int) -> None:
+        """Start a kernel; all its parameters are 64 bits wide."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything launched has ended."""
+        ...
+
+
+class KeyVault(Protocol):
+    """Wraps tenant keys under a wrapping key for each tenant, which never leaves it. Calls may block."""
+
+    kind: str
+    """For logs and status: file, pkcs11, transit."""
+    is_for_development: bool
+    """Whoever can read the vault's storage can read the keys."""
+
+    def wrap(self, tenant: str, secret: bytes, context: bytes) -> bytes:
+        """Return `secret` encrypted under the tenant's wrapping key and bound to `context`."""
+        ...
+
+    def unwrap(self, tenant: str, wrapped: bytes, context: bytes) -> bytes:
+        """Return what `wrap` was given; raise AuthenticationError, or UnavailableError when the vault is away."""
+        ...
+
+    def check(self) -> None:
+        """Raise UnavailableError when the vault cannot be used now."""
         ...
