@@ -47,6 +47,8 @@ class OutputsConfig(Resource, frozen=True, kw_only=True):
     criticality: Criticality = "standard"
     """The strictest criticality of the job's datasets."""
     scheme: Scheme = "provider"
+    timeout_seconds: int = 3600
+    """How long the pod may go on after training: its terminationGracePeriodSeconds, from outputs.uploadTimeout."""
 
 
 class ScrubConfig(Resource, frozen=True, kw_only=True):

@@ -11,19 +11,19 @@ from typing import Protocol
 class ObjectStore(Protocol):
     """Objects below one prefix. Keys are relative to it. Errors are of the StorageError family."""
 
-    def get(self, key: str) -> bytes:
-        """Return a whole object."""
+    def get(self, key: str, limit: int | None = None) -> bytes:
+        """Return a whole object; raise IntegrityError, before reading on, when it has more than `limit` bytes."""
         ...
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return exactly `length` bytes from `start`."""
+        """Return exactly `length` bytes from `start`; raise IntegrityError when the object ends before."""
         ...
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write a whole object, replacing what was there."""
         ...
 
-    def put_new(self, key: str, data: bytes) -> None:
+    def put_new(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write a whole object; raise StorageError when one is there already."""
         ...
 
