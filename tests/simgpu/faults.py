@@ -23,6 +23,7 @@ FAULTS: dict[str, str] = {
     "hang": "1: kernel launches do not return until this is taken away",
     "driver_mismatch": "1: nvmlInit says LIB_RM_VERSION_MISMATCH, cuInit says SYSTEM_DRIVER_MISMATCH",
     "scrub_on_free": "1: the driver clears pages when they are freed (as NVIDIA's does unless told otherwise)",
+    "claims_scrub": "1: the driver's parameters say that it does so, whatever it does",
     "mig": "1: NVML says that MIG is enabled",
     "ecc": "0: NVML says that ECC is off",
     "ecc_corrected": "corrected errors that NVML has counted",
@@ -65,8 +66,17 @@ def read_faults(folder: Path) -> dict[str, str]:
 
 def is_healthy(folder: Path) -> bool:
     """Whether a device plugin would offer this GPU."""
+    return not _has_any(folder, "lost", "unhealthy")
+
+
+def claims_to_scrub(folder: Path) -> bool:
+    """Whether this GPU's driver says that it clears memory when it is freed."""
+    return _has_any(folder, "scrub_on_free", "claims_scrub")
+
+
+def _has_any(folder: Path, *names: str) -> bool:
     faults = read_faults(folder)
-    return all(faults.get(name, "0") == "0" for name in ("lost", "unhealthy"))
+    return any(faults.get(name, "0") != "0" for name in names)
 
 
 def main() -> None:
