@@ -74,7 +74,7 @@ class Nvml:
 
     def read_facts(self, index: int) -> GpuFacts:
         """Return everything that a receipt says about a GPU; raise GpuError."""
-        with _translated(f"GPU {index} does not answer"):
+        with _translated("the GPU does not answer"):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
             mig = _optional(pynvml.nvmlDeviceGetMigMode, handle)
@@ -114,7 +114,7 @@ class Nvml:
 
     def processes(self, index: int) -> list[int]:
         """Return the ids of the processes that hold a GPU, whatever for, ascending."""
-        with _translated(f"GPU {index} does not say who uses it"):
+        with _translated("the GPU does not say who uses it"):
             return _processes(pynvml.nvmlDeviceGetHandleByIndex(index))
 
 

@@ -182,7 +182,7 @@ class GpuScrub:
             self._fail(
                 reasons.VERIFY_MISMATCH,
                 f"{report.mismatches} words of 16 bytes did not hold what was written, the first at byte "
-                f"{(report.first_mismatch or 0) * WORD_BYTES} of the memory held: replace the GPU",
+                f"{(report.first_mismatch or 0) * WORD_BYTES} of the memory held",
             )
         elif report.coverage < self._coverage_floor:
             self._fail(

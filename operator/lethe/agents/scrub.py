@@ -34,6 +34,17 @@ from lethe.model.scrub import GpuFacts, GpuReport, ScrubReport
 
 _EVICTION_SECONDS: Final = 20.0
 _DISTRIBUTION: Final = "lethe-operator"
+_ADVICE: Final = {
+    reasons.GPU_LOST: "reset or replace the GPU, or reboot the node",
+    reasons.GPU_HANG: "reset the GPU or reboot the node",
+    reasons.ECC_UNCORRECTABLE: "reset the GPU, which remaps the row, or replace it",
+    reasons.RECOVERY_REQUIRED: "reset the GPU or reboot the node",
+    reasons.DRIVER_MISMATCH: "load the kernel driver that matches the libraries, on the drained node",
+    reasons.DRIVER_ERROR: "look at the kernel log for NVRM messages, then reset the GPU or reboot the node",
+    reasons.VERIFY_MISMATCH: "replace the GPU",
+    reasons.MIG_ENABLED: "disable MIG and reset the GPU",
+}
+"""What to do about a reason, where its sentence does not say."""
 
 
 def scrub_node(config: ScrubConfig, paths: HostPaths, say: Callable[[str], None]) -> tuple[ScrubReport, bool]:
@@ -62,7 +73,7 @@ def scrub_node(config: ScrubConfig, paths: HostPaths, say: Callable[[str], None]
             report = msgspec.structs.replace(report, gpus=gpus)
         reason, message = _judge(gpus, config)
     except GpuError as error:
-        reason, message = error.reason, str(error)
+        reason, message = error.reason, _advised(error.reason, str(error))
     return (
         msgspec.structs.replace(
             report, finished_at=_now(), verdict="Failed" if reason else "Cleared", reason=reason, message=message
@@ -108,9 +119,7 @@ def _prepare(nvml: Nvml, index: int, gpu: GpuReport, paths: HostPaths, say: Call
     if not _is_ready(gpu):
         return gpu
     if gpu.facts.mig_enabled:
-        return _failed(
-            gpu, reasons.MIG_ENABLED, "MIG is enabled: disable it and reset the GPU; slices are not scrubbed"
-        )
+        return _failed(gpu, reasons.MIG_ENABLED, "MIG is enabled, and a slice's scrub says nothing about the others")
     try:
         killed = evict(lambda: nvml.processes(index), paths.proc, _EVICTION_SECONDS)
     except GpuError as error:
@@ -147,10 +156,10 @@ def _look_again(nvml: Nvml, index: int, gpu: GpuReport) -> GpuReport:
         return _failed(
             gpu,
             reasons.ECC_UNCORRECTABLE,
-            f"uncorrected memory errors grew from {gpu.facts.ecc_uncorrected or 0} to {after.ecc_uncorrected}: reset it",
+            f"uncorrected memory errors grew from {gpu.facts.ecc_uncorrected or 0} to {after.ecc_uncorrected}",
         )
     if demand := needs_recovery(after):
-        return _failed(gpu, reasons.RECOVERY_REQUIRED, f"{demand}: reset the GPU or reboot the node")
+        return _failed(gpu, reasons.RECOVERY_REQUIRED, demand)
     if after.processes:
         return _failed(gpu, reasons.LEFTOVER_PROCESS, f"{after.processes} processes held it when the scrub ended")
     return gpu
@@ -160,7 +169,7 @@ def _judge(gpus: list[GpuReport], config: ScrubConfig) -> tuple[str, str]:
     """Return reason and message of the node's failure, both empty when every GPU is clear."""
     for gpu in gpus:
         if gpu.verdict == "Failed":
-            return gpu.reason, f"{gpu.facts.uuid or gpu.facts.name}: {gpu.message}"
+            return gpu.reason, _advised(gpu.reason, f"{gpu.facts.uuid or gpu.facts.name}: {gpu.message}")
     found = sorted(gpu.facts.uuid for gpu in gpus)
     if len(found) != config.gpu_count or not found:
         return reasons.GPU_SET_MISMATCH, (
@@ -173,6 +182,10 @@ def _judge(gpus: list[GpuReport], config: ScrubConfig) -> tuple[str, str]:
             "the change"
         )
     return "", ""
+
+
+def _advised(reason: str, message: str) -> str:
+    return f"{message}; {_ADVICE[reason]}" if reason in _ADVICE else message
 
 
 def _failed(gpu: GpuReport, reason: str, message: str) -> GpuReport:

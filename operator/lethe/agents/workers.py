@@ -65,8 +65,8 @@ def scrub_in_workers(tasks: list[Task], seconds: float, say: Callable[[str], Non
             break
     for worker in workers:
         if not worker.is_done:
-            message = f"step {worker.step} did not end within {seconds:g} s of the scrub's start"
-            worker.report = _failed(worker.report, reasons.GPU_HANG, message + ": reset the GPU or reboot the node")
+            message = f"step {worker.step} had not ended after {seconds:.0f} s, when its process was killed"
+            worker.report = _failed(worker.report, reasons.GPU_HANG, message)
             worker.process.kill()
     have_ended = all(_has_ended(worker.process) for worker in workers)
     return [worker.report for worker in workers], have_ended

@@ -146,21 +146,27 @@ def envelope_sha256(envelope: Envelope) -> str:
     return sha256(msgspec.json.encode(envelope)).hex()
 
 
-def parse_envelope(data: bytes) -> Envelope:
-    """Read an envelope from a file, or from a ScrubReceipt object that holds one; raise ReceiptError."""
+def parse_envelopes(data: bytes) -> list[Envelope]:
+    """Read what an auditor's file holds: an envelope, a ScrubReceipt object, or a list of objects as kubectl prints it.
+
+    Raise ReceiptError for anything else.
+    """
     try:
         document: Any = msgspec.json.decode(data)
-        if isinstance(document, dict) and document.get("kind") == "ScrubReceipt":
-            document = document.get("spec", {}).get("envelope")
-        return msgspec.convert(document, Envelope)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeError, AttributeError) as error:
+        objects = document["items"] if isinstance(document, dict) and "items" in document else [document]
+        return [_parse_envelope(found) for found in objects]
+    except (msgspec.DecodeError, UnicodeError, KeyError, TypeError) as error:
         raise ReceiptError(
-            f"this is not a receipt ({error}): expected a DSSE envelope or a ScrubReceipt object, as JSON"
+            f"this is not a receipt ({type(error).__name__}: {error}): expected a DSSE envelope, a ScrubReceipt object "
+            "or a list of these objects, as JSON"
         ) from error
 
 
 def parse_receipt_keys(data: bytes) -> dict[str, bytes]:
-    """Read `receipt-keys.json` of the trust ConfigMap: raw public keys by key id; raise ReceiptError or CryptoError."""
+    """Read `receipt-keys.json` of ConfigMap lethe-trust; return raw public keys by key id.
+
+    Raise ReceiptError when it does not parse, CryptoError when an entry is no key or not the one it is called.
+    """
     try:
         entries = msgspec.json.decode(data, type=list[_TrustedKey])
     except (msgspec.DecodeError, UnicodeError) as error:
@@ -227,6 +233,10 @@ def verify_chain(
             f"{first.previous}: the receipts before it are missing"
         )
     return [predicate for predicate, _ in verified]
+
+
+def _parse_envelope(found: Any) -> Envelope:
+    return msgspec.convert(found["spec"]["envelope"] if "spec" in found else found, Envelope)
 
 
 def _is_report(line: bytes) -> bool:
