@@ -4,8 +4,6 @@
 granted what the checks before it have established.
 """
 
-from datetime import datetime
-
 from lethe.decisions.evidence import (
     Evidence,
     Finding,
@@ -19,8 +17,9 @@ from lethe.decisions.evidence import (
 )
 from lethe.decisions.receipts import is_valid_for
 from lethe.formats.podhash import pod_hash
+from lethe.formats.quantity import parse_time
 from lethe.formats.receipt import envelope_sha256, verify_receipt
-from lethe.model.errors import CryptoError, ReceiptError
+from lethe.model.errors import CryptoError, InputError, ReceiptError
 from lethe.model.names import KEYSERVICE_ID
 from lethe.model.phases import NodePhase
 from lethe.model.resources import Holder, LastReceipt
@@ -263,6 +262,6 @@ def _last_receipt(evidence: Evidence) -> LastReceipt:
 def _is_before(earlier: str, later: str) -> bool:
     """Compare two RFC 3339 times; one that cannot be read is before nothing."""
     try:
-        return datetime.fromisoformat(earlier) <= datetime.fromisoformat(later)
-    except (ValueError, TypeError):
+        return parse_time(earlier) <= parse_time(later)
+    except InputError:
         return False
