@@ -69,8 +69,9 @@ def differences(path: str, field: inspect.Type, schema: dict[str, Any]) -> Itera
             if set(schema.get("enum", ())) != set(field.values):
                 yield f"{path}: the type allows {sorted(field.values)}, the schema {schema.get('enum')}"
         case inspect.EnumType():
-            if set(schema.get("enum", ())) != {member.value for member in field.cls}:
-                yield f"{path}: the type allows {[member.value for member in field.cls]}, the schema {schema.get('enum')}"
+            values = {member.value for member in field.cls}
+            if set(schema.get("enum", ())) != values:
+                yield f"{path}: the type allows {sorted(values)}, the schema {schema.get('enum')}"
         case inspect.BoolType() | inspect.IntType() | inspect.FloatType() | inspect.StrType():
             expected = {
                 inspect.BoolType: "boolean",
@@ -152,6 +153,19 @@ def test_every_resource_has_a_crd() -> None:
 def test_every_field_is_described(kind: str) -> None:
     silent = [path for path, node in _nodes("", _schema(kind)) if _is_field(path) and not node.get("description")]
     assert silent == []
+
+
+def _nulls(path: str, node: Any) -> Iterator[str]:
+    if node is None:
+        yield path
+    for name, inner in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield from _nulls(f"{path}.{name}", inner)
+
+
+@pytest.mark.parametrize("kind", sorted(CRD_BY_KIND))
+def test_no_comma_splits_a_sentence(kind: str) -> None:
+    """An unquoted comma in a flow mapping turns the rest of a description into a key without value."""
+    assert list(_nulls("", CRD_BY_KIND[kind])) == []
 
 
 @pytest.mark.parametrize("kind", sorted(CRD_BY_KIND))
