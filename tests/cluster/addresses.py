@@ -62,7 +62,9 @@ def addresses(slot: int = 0) -> Addresses:
         raise ClusterError(f"LETHE_CLUSTER_SLOT is {slot}; expected a number from 0 to 9.")
     if slot == 0:
         return Addresses(prefix="lethe", lan="10.245", pods="10.244", services="10.96")
-    return Addresses(prefix=f"lethe{slot}", lan=f"10.{225 + slot}", pods=f"10.{215 + slot}", services=f"10.{105 + slot}")
+    return Addresses(
+        prefix=f"lethe{slot}", lan=f"10.{225 + slot}", pods=f"10.{215 + slot}", services=f"10.{105 + slot}"
+    )
 
 
 def addresses_from_environment() -> Addresses:

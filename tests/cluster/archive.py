@@ -1,32 +1,44 @@
-"""Image archives in the form that `docker save` writes: read by containerd, by kind and by Docker."""
+"""Image archives: OCI layouts in a tar file, read by containerd and by kind (and, as `docker save` writes, by Docker).
+
+Layers are named by their digests, so that a node that has a layer does not read it again.
+"""
 
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import ClusterError
+
+NAME = "io.containerd.image.name"
+REFERENCE = "org.opencontainers.image.ref.name"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
 
 def references(archive: Path) -> list[str]:
     """Return the names of the images in an archive."""
     try:
         with tarfile.open(archive) as tar:
-            member = tar.extractfile("manifest.json")
+            member = tar.extractfile("index.json")
             assert member is not None
-            manifest = json.load(member)
+            index = json.load(member)
     except (KeyError, tarfile.TarError, json.JSONDecodeError) as error:
-        raise ClusterError(f"{archive} is no image archive as `docker save` writes it ({error}); build it again.") from error
-    return [reference for image in manifest for reference in image["RepoTags"]]
+        raise ClusterError(
+            f"{archive} is no OCI image archive ({error}); remove it and build the image again."
+        ) from error
+    annotations = [manifest.get("annotations", {}) for manifest in index["manifests"]]
+    return [name for each in annotations if "/" in (name := each.get(NAME) or each.get(REFERENCE, ""))]
 
 
 def write(archive: Path, *, reference: str, files: Mapping[str, Path], config: Mapping[str, Any]) -> None:
     """Write an image of one layer that holds just these files (path in the image -> file), all executable.
 
-    The same input gives the same bytes; `config` is the image's configuration as Docker names it (Entrypoint, User).
+    The same input gives the same bytes; `config` is the image's configuration in OCI's words (Entrypoint, User).
     """
     layer = archive.with_name(archive.name + ".layer")
     with tarfile.open(layer, "w") as tar:
@@ -36,43 +48,61 @@ def write(archive: Path, *, reference: str, files: Mapping[str, Path], config: M
             with source.open("rb") as content:
                 tar.addfile(info, content)
     with layer.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    document = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": dict(config),
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-    }
-    image = json.dumps(document, sort_keys=True).encode()
-    name = hashlib.sha256(image).hexdigest()
-    manifest = [{"Config": f"{name}.json", "RepoTags": [reference], "Layers": [f"{digest}.tar"]}]
+        layer_digest = hashlib.file_digest(content, "sha256").hexdigest()
+    image = _json(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": dict(config),
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_digest}"]},
+        }
+    )
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": _descriptor(CONFIG_TYPE, image),
+            "layers": [{"mediaType": LAYER_TYPE, "digest": f"sha256:{layer_digest}", "size": layer.stat().st_size}],
+        }
+    )
+    entry = {**_descriptor(MANIFEST_TYPE, manifest), "annotations": {NAME: reference, REFERENCE: reference}}
     part = archive.with_name(archive.name + ".part")
     with tarfile.open(part, "w") as tar:
-        tar.add(layer, arcname=f"{digest}.tar", filter=_anonymous)
-        _add(tar, f"{name}.json", image)
-        _add(tar, "manifest.json", json.dumps(manifest).encode())
+        _add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        _add(tar, "index.json", _json({"schemaVersion": 2, "manifests": [entry]}))
+        for blob in (manifest, image):
+            _add(tar, f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}", blob)
+        tar.add(layer, arcname=f"blobs/sha256/{layer_digest}", filter=_anonymous)
     layer.unlink()
     part.rename(archive)
 
 
-def import_into_node(archive: Path, ctr: Callable[..., str], *, seen_as: str | None = None) -> None:
-    """Import an archive by a node's `ctr` and give each of its images a name by digest too.
+def import_into_node(archive: Path, ctr: Callable[..., str]) -> None:
+    """Import an archive by a node's `ctr` and give each of its images a name by digest too (see `name_by_digest`)."""
+    ctr("images", "import", str(archive))
+    name_by_digest(archive, ctr)
+
+
+def name_by_digest(archive: Path, ctr: Callable[..., str]) -> None:
+    """Name each image of an imported archive by `repository@digest` too.
 
     An image that came from an archive has no such name, and for a pod that asks for `name@sha256:...` the kubelet
-    would turn to a registry. `seen_as` is the archive's path on the node where that is another.
+    would turn to a registry.
     """
-    ctr("images", "import", seen_as or str(archive))
-    name_by_digest(references(archive), ctr)
-
-
-def name_by_digest(names: Sequence[str], ctr: Callable[..., str]) -> None:
-    """Name each image of a node by `repository@digest` too."""
-    for name in names:
+    for name in references(archive):
         lines = ctr("images", "list", f"name=={name}").splitlines()[1:]
         if len(lines) != 1:
             raise ClusterError(f"The node has {len(lines)} images named {name} after the import; expected one.")
         digest = lines[0].split()[2]
         ctr("images", "tag", "--force", name, f"{name.rpartition(':')[0]}@{digest}")
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def _descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": f"sha256:{hashlib.sha256(blob).hexdigest()}", "size": len(blob)}
 
 
 def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -29,7 +29,8 @@ def require(packages: Iterable[str]) -> None:
     wanted = tuple(packages)
     if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
         raise ClusterError(
-            "The embedded cluster installs what it needs with apt, which this system does not have; use a Debian machine, or CLUSTER=kind."
+            "The embedded cluster installs what it needs with apt, which this system does not have; use "
+            "a Debian machine, or CLUSTER=kind."
         )
     lacking = missing(wanted)
     if not lacking:

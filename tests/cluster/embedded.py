@@ -7,16 +7,15 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import archive, debian, folders, node, system, tools, waiting
+from . import archive, debian, folders, image_store, network, node, system, tools, waiting
 from .addresses import addresses_from_environment
 from .control_plane import ControlPlane
 from .errors import ClusterError
-from .images import scratch_image
 from .kubectl import Kubectl
 from .network import Network
 from .node import Node, NodePlan
@@ -24,6 +23,7 @@ from .node_config import PAUSE_IMAGE
 from .processes import Processes
 from .progress import step
 from .provider import GPU_LABEL, ClusterNode
+from .scratch import scratch_image
 
 PLANS = (
     NodePlan(name="cpu-1", index=1, labels={}),
@@ -46,9 +46,7 @@ class Embedded:
         self.bin = tools.bin_folder()
         self.processes = Processes(self.folder / "run", self.folder / "logs")
         self.network = Network(self.addresses)
-        self.control_plane = ControlPlane(
-            self.folder, bin=self.bin, addresses=self.addresses, processes=self.processes
-        )
+        self.control_plane = ControlPlane(self.folder, bin=self.bin, addresses=self.addresses, processes=self.processes)
         self.all_nodes = [
             Node(
                 plan,
@@ -61,17 +59,23 @@ class Embedded:
             for plan in PLANS
         ]
 
-    def up(self) -> None:
+    def up(self, images: Sequence[Path] = ()) -> None:
         """Start all that does not run; see Provider."""
         if os.geteuid() != 0:
-            raise ClusterError("The embedded cluster needs root (namespaces, mounts, cgroups); run it as root, or use CLUSTER=kind.")
+            raise ClusterError(
+                "The embedded cluster needs root (namespaces, mounts, cgroups); run it as root, or use CLUSTER=kind."
+            )
         debian.require(debian.NODES)
         tools.require(tools.FOR_EMBEDDED)
         with self._one_at_a_time(), step("Starting the embedded cluster (three nodes)"):
+            store = image_store.filled([*self._own_images(), *images], self.bin)
             self._prepare_machine()
+            record = self.folder / "images.json"
+            if not record.exists():
+                record.write_text(json.dumps([image.name for image in images]))
             self.network.up()
             with ThreadPoolExecutor() as pool:
-                starting = [pool.submit(self._power_on, each) for each in self.all_nodes]
+                starting = [pool.submit(each.power_on, self._neighbours(each), store) for each in self.all_nodes]
                 self.control_plane.start(self.kubeconfig())
                 for started in starting:
                     started.result()
@@ -80,6 +84,7 @@ class Embedded:
                 each.join(self.control_plane.authority, self.control_plane.kube_proxy_kubeconfig())
             self._apply_system_objects()
             self._wait_for_nodes()
+            self._load_missing(images)
             self.kubectl().rolled_out("kube-system", "deployment/coredns", seconds=120)
 
     def down(self) -> None:
@@ -110,6 +115,9 @@ class Embedded:
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda each: archive.import_into_node(archive_file, each.ctr), self.all_nodes))
 
+    def storage_class(self) -> str:
+        return system.STORAGE_CLASS
+
     def renew_key_volume(self) -> None:
         kubectl = self.kubectl()
         kubectl("delete", "persistentvolume", system.KEY_SERVICE_VOLUME, "--ignore-not-found", "--wait")
@@ -119,7 +127,7 @@ class Embedded:
     def reboot(self, node: str) -> None:
         chosen = self._node(node)
         chosen.power_off()
-        chosen.power_on(self._neighbours(chosen))
+        chosen.power_on(self._neighbours(chosen), chosen.images)
         chosen.join(self.control_plane.authority, self.control_plane.kube_proxy_kubeconfig())
         expected = chosen.boot_id()
         waiting.until(
@@ -142,12 +150,21 @@ class Embedded:
     def _neighbours(self, of: Node) -> list[int]:
         return [each.plan.index for each in self.all_nodes if each is not of]
 
-    def _power_on(self, each: Node) -> None:
-        each.power_on(self._neighbours(each))
-        archive.import_into_node(scratch_image(PAUSE_IMAGE, {"/lethe-pause": self.bin / "lethe-pause"}), each.ctr)
-        if each.plan == PLANS[0]:
-            dns = scratch_image(system.DNS_IMAGE, {"/coredns": self.bin / "lethe-kube"})
-            archive.import_into_node(dns, each.ctr)
+    def _own_images(self) -> list[Path]:
+        return [
+            scratch_image(PAUSE_IMAGE, {"/lethe-pause": self.bin / "lethe-pause"}),
+            scratch_image(system.DNS_IMAGE, {"/coredns": self.bin / "lethe-kube"}),
+        ]
+
+    def _load_missing(self, images: Sequence[Path]) -> None:
+        """Import the archives that are new since the nodes were made."""
+        record = self.folder / "images.json"
+        loaded = json.loads(record.read_text())
+        for image in images:
+            if image.name not in loaded:
+                self.load_image(image)
+                loaded.append(image.name)
+                record.write_text(json.dumps(loaded))
 
     def _apply_system_objects(self) -> None:
         first = PLANS[0].name
@@ -185,7 +202,9 @@ class Embedded:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise ClusterError(f"Another `up` or `down` of this cluster is at work (it holds {lock}); wait for it.") from error
+                raise ClusterError(
+                    f"Another `up` or `down` of this cluster is at work (it holds {lock}); wait for it."
+                ) from error
             yield
         if not self.folder.exists():
             lock.unlink()
@@ -208,7 +227,8 @@ class Embedded:
 
     def _restore_machine(self) -> None:
         record = self.folder / "machine.json"
-        if not record.exists():
+        if not record.exists() or network.clusters():
+            # A second cluster on this machine (another slot) needs the same folders and limit.
             return
         before = json.loads(record.read_text())
         for made in before["made"]:

@@ -68,6 +68,11 @@ class Network:
                 run(["ip", "netns", "delete", name])
 
 
+def clusters() -> list[str]:
+    """Return the switches of all embedded clusters on this machine."""
+    return [name for name in namespaces() if name.startswith("lethe") and name.endswith("-switch")]
+
+
 def namespaces() -> list[str]:
     """Return the names of all network namespaces that have one."""
     return [line.split()[0] for line in run(["ip", "netns", "list"]).splitlines() if line.strip()]

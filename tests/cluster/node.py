@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cgroups, node_config, waiting
+from . import cgroups, image_store, node_config, waiting
 from .addresses import Addresses
 from .commands import run
 from .errors import ClusterError
@@ -53,6 +53,7 @@ class Node:
         self.network = network
         self.processes = processes
         self.cgroup = f"{addresses.prefix}-{plan.name}"
+        self.images = folder / "containerd"
 
     @property
     def address(self) -> str:
@@ -64,10 +65,16 @@ class Node:
         holder = self.processes.find(f"{self.plan.name}-init")
         return only_child(holder.pid) if holder else None
 
-    def power_on(self, neighbours: list[int]) -> None:
-        """Make the node's namespaces and start containerd, unless it is on; a node that was off has a new boot id."""
+    def power_on(self, neighbours: list[int], images: Path) -> None:
+        """Make the node's namespaces and start containerd, unless it is on; a node that was off has a new boot id.
+
+        A new node's disk starts with the images of the folder `images` (see image_store).
+        """
         if self.init_pid is None:
             self.power_off()
+            if not self.images.exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                image_store.copy(images, self.images)
             cgroups.prepare(self.cgroup)
             self.network.plug_in(self.plan.name, self.plan.index, neighbours)
             self._write_identity()
@@ -168,22 +175,20 @@ class Node:
             "--mount-proc", "--", "/bin/sh", str(script),
         ]  # fmt: skip
         reader, writer = os.pipe()
-        # The script finds the pipe as its descriptor 3 whatever number it has here.
-        command = ["/bin/sh", "-c", f'exec "$@" 3>&{writer} {writer}>&-' if writer != 3 else 'exec "$@"', "sh"]
         try:
-            self.processes.start(f"{self.plan.name}-init", [*command, *namespaces], pass_fds=[writer])
+            self.processes.start(f"{self.plan.name}-init", [*namespaces, str(writer)], pass_fds=[writer])
         finally:
             os.close(writer)
         with os.fdopen(reader) as pipe:
             if pipe.readline().strip() != "ready":
-                raise ClusterError(
-                    f"Node {self.plan.name} could not be furnished; see {self.processes.logs}/{self.plan.name}-init.log."
-                )
+                log = self.processes.logs / f"{self.plan.name}-init.log"
+                raise ClusterError(f"Node {self.plan.name} could not be furnished; its log is {log}.")
 
     def _start_containerd(self) -> None:
         config = self.folder / "containerd.toml"
-        root = self.folder / "containerd"
-        config.write_text(node_config.containerd_toml(root=root, cni=self.folder / "cni", cdi=self.folder / "cdi"))
+        config.write_text(
+            node_config.containerd_toml(root=self.images, cni=self.folder / "cni", cdi=self.folder / "cdi")
+        )
         path = {"PATH": f"{self.bin}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
         self._start("containerd", [self.bin / "containerd", "--config", config], env=path)
         waiting.until(

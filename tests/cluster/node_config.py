@@ -64,9 +64,7 @@ def pod_network(addresses: Addresses, index: int) -> dict[str, Any]:
     }
 
 
-def kubelet(
-    addresses: Addresses, *, authority: Path, certificate: Path, key: Path, cgroup: str, pod_logs: Path
-) -> str:
+def kubelet(addresses: Addresses, *, authority: Path, certificate: Path, key: Path, cgroup: str, pod_logs: Path) -> str:
     """Return the kubelet's configuration file."""
     document = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -118,7 +116,7 @@ def start_script(*, hostname: str, binds: dict[str, Path], pause: Path) -> str:
     """Return the shell script that furnishes a node's mount namespace and then becomes its first process.
 
     `binds` maps a path on the node to the file or folder of ours that is seen there. The script writes `ready` to
-    its descriptor 3 when all is in place.
+    the descriptor whose number is its argument when all is in place.
     """
     lines = [
         "set -eu",
@@ -127,8 +125,7 @@ def start_script(*, hostname: str, binds: dict[str, Path], pause: Path) -> str:
         "mount -t tmpfs -o mode=755 tmpfs /run",
         "mkdir -p /run/cdi /run/lock",
         *(f"mount --bind {source} {target}" for target, source in binds.items()),
-        "echo ready >&3",
-        "exec 3>&-",
+        'echo ready >"/proc/self/fd/$1"',
         f"exec {pause}",
     ]
     return "\n".join(lines) + "\n"

@@ -116,7 +116,9 @@ def end(process: Process, *, grace: float) -> None:
             if grace <= 0 or not _gone(handle, grace):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
                 if not _gone(handle, 30):
-                    raise ClusterError(f"Process {process.pid} is still there 30 s after SIGKILL; look at /proc/{process.pid}/stack.")
+                    raise ClusterError(
+                        f"Process {process.pid} is still there 30 s after SIGKILL; look at /proc/{process.pid}/stack."
+                    )
         finally:
             os.close(handle)
         with suppress(ChildProcessError):

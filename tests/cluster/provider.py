@@ -1,5 +1,6 @@
 """What every kind of test cluster offers; the end-to-end suite knows no more than this."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,8 +24,8 @@ class Provider(Protocol):
 
     name: str
 
-    def up(self) -> None:
-        """Return when every node is Ready, DNS answers and the GPU nodes carry their label."""
+    def up(self, images: Sequence[Path] = ()) -> None:
+        """Return when every node is Ready, DNS answers, GPU nodes carry their label, and every node has the images."""
 
     def down(self) -> None:
         """Remove all that `up` made and leave alone what it found."""
@@ -40,6 +41,9 @@ class Provider(Protocol):
 
     def load_image(self, archive: Path) -> None:
         """Put the images of an archive on every node, so that no pull is needed."""
+
+    def storage_class(self) -> str:
+        """Return the storage class for the key service's volume; empty where the cluster's default one will do."""
 
     def renew_key_volume(self) -> None:
         """Give the key service's volume back as if it was new: empty, and bound to no claim."""

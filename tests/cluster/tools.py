@@ -53,7 +53,9 @@ def kubernetes_version(go_mod: str) -> str:
     """Return the version of Kubernetes that go.mod pins."""
     found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", go_mod, re.MULTILINE)
     if found is None:
-        raise ClusterError("kube/go.mod names no version of k8s.io/kubernetes; expected a line `k8s.io/kubernetes vX.Y.Z`.")
+        raise ClusterError(
+            "kube/go.mod names no version of k8s.io/kubernetes; expected a line `k8s.io/kubernetes vX.Y.Z`."
+        )
     return found[1]
 
 
@@ -106,7 +108,7 @@ def _one_builder(folder: Path) -> Iterator[None]:
 
 def _build(programs: list[str], target: Path) -> None:
     if shutil.which("go") is None:
-        raise ClusterError("Go was not found; the cluster is built from Go modules. Install Go 1.26 or newer, from go.dev or your distribution.")
+        raise ClusterError("Go was not found; the cluster is built from Go modules. Install Go 1.26 or newer.")
     aside = folders.empty(target.parent / "building")
     say(f"Building {', '.join(programs)} from source: once, some ten minutes on two cores.")
     started = time.monotonic()
@@ -114,7 +116,9 @@ def _build(programs: list[str], target: Path) -> None:
     command = ["go", "build", "-v", *flags(version), "-o", f"{aside}/", *(PACKAGES[program] for program in programs)]
     log = target.parent / "build.log"
     with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=MODULE, env={**os.environ, **BUILD_ENVIRONMENT}, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            command, cwd=MODULE, env={**os.environ, **BUILD_ENVIRONMENT}, stdout=file, stderr=file
+        )
         _report_until_end(process, log)
     if process.returncode != 0:
         end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])

@@ -1,0 +1,96 @@
+"""The test cluster's command line.
+
+    python3 -m tests.cluster up [--no-images]   start the cluster, its images and the S3 server; may be repeated
+    python3 -m tests.cluster images             build images that have changed, and load them where a cluster is up
+    python3 -m tests.cluster status             say which cluster it is, and in what state
+    python3 -m tests.cluster reboot NODE        take power from a node and start it again
+    python3 -m tests.cluster kubectl ...        kubectl of the cluster
+    python3 -m tests.cluster down               remove the cluster and all its traces
+
+`--provider embedded|kind|current` (or CLUSTER) names the cluster; without it choice.py decides.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from . import choice, images, kept_logs, tools
+from .errors import ClusterError
+from .progress import say
+from .provider import Provider
+from .s3 import ObjectStore
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m tests.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--provider", default="", choices=["", "auto", *choice.NAMES])
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up")
+    up.add_argument("--no-images", action="store_true", help="without the images of Lethe and its tests")
+    for name in ("down", "images", "status"):
+        commands.add_parser(name)
+    commands.add_parser("reboot").add_argument("node")
+    commands.add_parser("kubectl", add_help=False).add_argument("words", nargs=argparse.REMAINDER)
+    # `--provider` is taken before and after the command.
+    chosen, rest = parser.parse_known_args(arguments)
+    if rest and chosen.command != "kubectl":
+        late = argparse.ArgumentParser(prog=parser.prog)
+        late.add_argument("--provider", default=chosen.provider, choices=["", "auto", *choice.NAMES])
+        chosen.provider = late.parse_args(rest).provider
+    try:
+        provider = choice.choose(chosen.provider)
+        if chosen.command == "up":
+            bring_up(provider, with_images=not chosen.no_images)
+        elif chosen.command == "down":
+            provider.down()
+        elif chosen.command == "images":
+            load_images(provider)
+        elif chosen.command == "status":
+            show(provider)
+        elif chosen.command == "reboot":
+            provider.reboot(chosen.node)
+        else:
+            kubectl = tools.kubectl()
+            os.execv(kubectl, ["kubectl", f"--kubeconfig={provider.kubeconfig()}", *chosen.words])
+    except ClusterError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+def bring_up(provider: Provider, *, with_images: bool = True) -> None:
+    """Start the cluster, put the images on it, and start the S3 server; keep the logs when that fails."""
+    archives = images.build_all() if with_images else []
+    try:
+        provider.up(archives)
+        ObjectStore(provider).deploy()
+    except ClusterError:
+        kept_logs.keep(provider)
+        raise
+    say(f"The cluster is up: export KUBECONFIG={provider.kubeconfig()}")
+
+
+def load_images(provider: Provider) -> None:
+    """Build the images that have changed; load them if the cluster is up."""
+    archives = images.build_all()
+    if provider.kubeconfig().exists():
+        provider.up(archives)
+
+
+def show(provider: Provider) -> None:
+    """Print the provider and, when it is up, its nodes and pods."""
+    print(f"provider: {provider.name}")
+    if not provider.kubeconfig().exists():
+        print("The cluster is down.")
+        return
+    print(f"kubeconfig: {provider.kubeconfig()}\nS3: {ObjectStore(provider).endpoint}")
+    print(provider.kubectl()("get", "nodes", "--output=wide"))
+    print(provider.kubectl()("get", "pods", "--all-namespaces", "--output=wide"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
