@@ -25,6 +25,8 @@ class KeyfetchConfig(Resource, frozen=True, kw_only=True):
     """https://lethe-keyservice.lethe-system.svc:8443"""
     ca_bundle: str
     """PEM of the CA that vouches for the key service."""
+    wait_seconds: int = 900
+    """How long keyfetch waits, all in all, for a key service, a storage or a cluster that is away."""
     datasets: list[KeyfetchDataset]
 
 
