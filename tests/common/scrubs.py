@@ -1,0 +1,136 @@
+"""Builders of scrub reports, summaries and receipts that clear a node with two GPUs; tests change one thing."""
+
+from typing import Any
+
+import msgspec
+
+from lethe.crypto.derive import sha256
+from lethe.crypto.sign import Signer
+from lethe.formats.receipt import build_statement, encode_report, envelope_sha256, seal_receipt
+from lethe.model.agentconfig import ScrubConfig
+from lethe.model.resources import Envelope, PastHolder
+from lethe.model.scrub import PASSES, GpuFacts, GpuReport, ReceiptPredicate, Residue, ScrubReport, ScrubSummary
+
+TOTAL = 64 << 20
+HELD = TOTAL - (1 << 20)
+
+
+def build_facts(number: int = 0, **changes: Any) -> GpuFacts:
+    facts = GpuFacts(
+        uuid=f"GPU-0000000{number}",
+        name="Test GPU",
+        serial=f"165000000{number}",
+        pci_bus_id=f"00000000:4{number}:00.0",
+        vbios="96.00",
+        mig_enabled=False,
+        ecc_enabled=True,
+        ecc_uncorrected=0,
+        recovery_action="None",
+        memory_total=TOTAL,
+        memory_used=0,
+        memory_free=TOTAL,
+    )
+    return msgspec.structs.replace(facts, **changes)
+
+
+def build_gpu(number: int = 0, **changes: Any) -> GpuReport:
+    gpu = GpuReport(
+        facts=build_facts(number),
+        after=build_facts(number),
+        verdict="Cleared",
+        bytes_total=TOTAL,
+        bytes_held=HELD,
+        bytes_probed=HELD,
+        bytes_verified=HELD,
+        coverage=HELD / TOTAL,
+        residue=Residue(nonzero_bytes=0, nonzero_pages=0, digest="00"),
+        durations=dict.fromkeys(("hold", *PASSES), 0.01),
+    )
+    return msgspec.structs.replace(gpu, **changes)
+
+
+def build_config(**changes: Any) -> ScrubConfig:
+    config = ScrubConfig(node="gpu-1", node_uid="node-uid", boot_id="boot-1", epoch=3, nonce="5a" * 32, gpu_count=2)
+    return msgspec.structs.replace(config, **changes)
+
+
+def build_report(config: ScrubConfig | None = None, **changes: Any) -> ScrubReport:
+    config = config or build_config()
+    report = ScrubReport(
+        node=config.node,
+        node_uid=config.node_uid,
+        boot_id=config.boot_id,
+        epoch=config.epoch,
+        nonce=config.nonce,
+        started_at="2030-01-02T03:04:05Z",
+        finished_at="2030-01-02T03:04:09Z",
+        driver="575.0",
+        cuda=12090,
+        driver_scrubs_on_free=False,
+        lethe_version="1.0",
+        ptx_sha256="ab" * 32,
+        gpus=[build_gpu(0), build_gpu(1)],
+        exclusions=["registers"],
+        verdict="Cleared",
+    )
+    return msgspec.structs.replace(report, **changes)
+
+
+def build_summary(report: ScrubReport, **changes: Any) -> ScrubSummary:
+    summary = ScrubSummary(
+        verdict=report.verdict,
+        nonce=report.nonce,
+        report_sha256=report_sha256(report),
+        reason=report.reason,
+        message=report.message,
+    )
+    return msgspec.structs.replace(summary, **changes)
+
+
+def report_sha256(report: ScrubReport) -> str:
+    return sha256(encode_report(report)).hex()
+
+
+def build_holder(**changes: Any) -> PastHolder:
+    holder = PastHolder(
+        tenant="acme",
+        namespace="acme",
+        jobs=["digits"],
+        job_uids=["job-uid"],
+        since="2030-01-01T00:00:00Z",
+        until="2030-01-02T00:00:00Z",
+    )
+    return msgspec.structs.replace(holder, **changes)
+
+
+def build_predicate(report: ScrubReport | None = None, **changes: Any) -> ReceiptPredicate:
+    report = report or build_report()
+    predicate = ReceiptPredicate(
+        node=report.node,
+        node_uid=report.node_uid,
+        boot_id=report.boot_id,
+        epoch=report.epoch,
+        nonce=report.nonce,
+        holder=build_holder(),
+        image="localhost/lethe@sha256:" + "cd" * 32,
+        report=report,
+        report_sha256=report_sha256(report),
+        verdict=report.verdict,
+        issued_at="2030-01-02T03:04:10Z",
+    )
+    return msgspec.structs.replace(predicate, **changes)
+
+
+def build_envelope(signer: Signer, predicate: ReceiptPredicate | None = None) -> Envelope:
+    return seal_receipt(build_statement(predicate or build_predicate()), signer)
+
+
+def build_chain(signer: Signer, node: str = "gpu-1", epochs: tuple[int, ...] = (1, 2, 4)) -> list[Envelope]:
+    """Return the receipts of a node, the first without a known past."""
+    chain: list[Envelope] = []
+    for epoch in epochs:
+        report = build_report(build_config(node=node, epoch=epoch))
+        previous = envelope_sha256(chain[-1]) if chain else ""
+        holder = build_holder() if chain else None
+        chain.append(build_envelope(signer, build_predicate(report, previous=previous, holder=holder)))
+    return chain
