@@ -1,6 +1,6 @@
 """The test cluster's command line.
 
-    python3 -m tests.cluster up [--no-images]   start the cluster, its images and the S3 server; may be repeated
+    python3 -m tests.cluster up [--no-images]   start the cluster, S3 server and simulated GPUs; may be repeated
     python3 -m tests.cluster images             build images that have changed, and load them where a cluster is up
     python3 -m tests.cluster status             say which cluster it is, and in what state
     python3 -m tests.cluster reboot NODE        take power from a node and start it again
@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import choice, images, kept_logs, tools
+from . import choice, gpus, images, kept_logs, s3, tools
 from .errors import ClusterError
 from .progress import say
 from .provider import Provider
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--provider", default="", choices=["", "auto", *choice.NAMES])
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up")
-    up.add_argument("--no-images", action="store_true", help="without the images of Lethe and its tests")
+    up.add_argument("--no-images", action="store_true", help="without images of Lethe and its tests, and without GPUs")
     for name in ("down", "images", "status"):
         commands.add_parser(name)
     commands.add_parser("reboot").add_argument("node")
@@ -63,11 +63,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def bring_up(provider: Provider, *, with_images: bool = True) -> None:
-    """Start the cluster, put the images on it, and start the S3 server; keep the logs when that fails."""
-    archives = images.build_all() if with_images else []
+    """Start the cluster with its images, S3 server and simulated GPUs; keep the logs when that fails."""
+    tools.require(tools.EVERYWHERE)
+    archives = [s3.image(), *(images.build_all() if with_images else [])]
     try:
         provider.up(archives)
         ObjectStore(provider).deploy()
+        if with_images:
+            gpus.deploy(provider)
     except ClusterError:
         kept_logs.keep(provider)
         raise
@@ -76,9 +79,9 @@ def bring_up(provider: Provider, *, with_images: bool = True) -> None:
 
 def load_images(provider: Provider) -> None:
     """Build the images that have changed; load them if the cluster is up."""
-    archives = images.build_all()
-    if provider.kubeconfig().exists():
-        provider.up(archives)
+    for archive in images.build_all():
+        if provider.kubeconfig().exists():
+            provider.load_image(archive)
 
 
 def show(provider: Provider) -> None:

@@ -22,17 +22,25 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
 def references(archive: Path) -> list[str]:
     """Return the names of the images in an archive."""
+    return list(manifests(archive))
+
+
+def manifests(archive: Path) -> dict[str, str]:
+    """Return the digest of each image's manifest, by the image's name."""
     try:
         with tarfile.open(archive) as tar:
             member = tar.extractfile("index.json")
             assert member is not None
             index = json.load(member)
     except (KeyError, tarfile.TarError, json.JSONDecodeError) as error:
-        raise ClusterError(
-            f"{archive} is no OCI image archive ({error}); remove it and build the image again."
-        ) from error
-    annotations = [manifest.get("annotations", {}) for manifest in index["manifests"]]
-    return [name for each in annotations if "/" in (name := each.get(NAME) or each.get(REFERENCE, ""))]
+        raise ClusterError(f"{archive} is no OCI image archive ({error}); remove it and build it again.") from error
+    found = {}
+    for manifest in index["manifests"]:
+        annotations = manifest.get("annotations", {})
+        name = annotations.get(NAME) or annotations.get(REFERENCE, "")
+        if "/" in name:
+            found[name] = manifest["digest"]
+    return found
 
 
 def write(archive: Path, *, reference: str, files: Mapping[str, Path], config: Mapping[str, Any]) -> None:
@@ -77,10 +85,16 @@ def write(archive: Path, *, reference: str, files: Mapping[str, Path], config: M
     part.rename(archive)
 
 
+def is_on_node(archive: Path, ctr: Callable[..., str]) -> bool:
+    """Say whether a node has all images of the archive as they are in it."""
+    return all(_digest_on_node(name, ctr) == digest for name, digest in manifests(archive).items())
+
+
 def import_into_node(archive: Path, ctr: Callable[..., str]) -> None:
-    """Import an archive by a node's `ctr` and give each of its images a name by digest too (see `name_by_digest`)."""
-    ctr("images", "import", str(archive))
-    name_by_digest(archive, ctr)
+    """Import an archive by a node's `ctr`, unless the node has it, and name its images by digest too."""
+    if not is_on_node(archive, ctr):
+        ctr("images", "import", str(archive))
+        name_by_digest(archive, ctr)
 
 
 def name_by_digest(archive: Path, ctr: Callable[..., str]) -> None:
@@ -90,11 +104,15 @@ def name_by_digest(archive: Path, ctr: Callable[..., str]) -> None:
     would turn to a registry.
     """
     for name in references(archive):
-        lines = ctr("images", "list", f"name=={name}").splitlines()[1:]
-        if len(lines) != 1:
-            raise ClusterError(f"The node has {len(lines)} images named {name} after the import; expected one.")
-        digest = lines[0].split()[2]
+        digest = _digest_on_node(name, ctr)
+        if not digest:
+            raise ClusterError(f"The node has no image {name} after the import of {archive}; look at containerd's log.")
         ctr("images", "tag", "--force", name, f"{name.rpartition(':')[0]}@{digest}")
+
+
+def _digest_on_node(name: str, ctr: Callable[..., str]) -> str:
+    lines = ctr("images", "list", f"name=={name}").splitlines()[1:]
+    return lines[0].split()[2] if lines else ""
 
 
 def _json(document: object) -> bytes:

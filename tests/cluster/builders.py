@@ -104,7 +104,14 @@ class Buildah:
             rootfs.unlink()
 
     def _run(self, *words: str) -> str:
-        store = ["--root", self.folder / "store", "--runroot", self.folder / "run", "--storage-driver", self._driver()]
+        store: list[str | Path] = [
+            "--root",
+            self.folder / "store",
+            "--runroot",
+            self.folder / "run",
+            "--storage-driver",
+            self._driver(),
+        ]
         return run(["buildah", *store, *words])
 
     def _driver(self) -> str:

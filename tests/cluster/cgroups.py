@@ -39,7 +39,8 @@ def prepare(name: str, mount: Path = MOUNT) -> None:
 
 def remove(name: str, mount: Path = MOUNT) -> None:
     """Remove the group and all below it; its processes have ended before."""
-    for hierarchy in hierarchies(mount):
+    # `unified` too: container runtimes make groups there by themselves.
+    for hierarchy in (*hierarchies(mount), mount / "unified"):
         group = hierarchy / name
         if group.exists():
             # cgroupfs shows files in a group's folder, but rmdir of the folder alone removes it.

@@ -152,7 +152,7 @@ class ControlPlane:
 
     def _start_controllers(self) -> None:
         accounts = pki.service_account_key(self.authority.folder)
-        for name, more in {
+        programs: dict[str, dict[str, str | Path]] = {
             "kube-controller-manager": {
                 "use-service-account-credentials": "true",
                 "service-account-private-key-file": accounts.key,
@@ -161,9 +161,10 @@ class ControlPlane:
                 "cluster-signing-key-file": self.authority.pair.key,
             },
             "kube-scheduler": {},
-        }.items():
+        }
+        for name, more in programs.items():
             kubeconfig = self._component_kubeconfig(name)
-            common = {
+            common: dict[str, str | Path] = {
                 "kubeconfig": kubeconfig,
                 "authentication-kubeconfig": kubeconfig,
                 "authorization-kubeconfig": kubeconfig,

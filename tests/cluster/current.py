@@ -16,7 +16,7 @@ from .commands import run
 from .errors import ClusterError, NotSupported
 from .kind_nodes import KindNodes
 from .kubectl import Kubectl
-from .progress import say, step
+from .progress import say
 from .provider import ClusterNode
 
 KIND_PREFIX = "kind-"
@@ -49,9 +49,8 @@ class Current:
         flat = run([tools.kubectl(), "config", "view", "--minify", "--flatten", "--raw"])
         folders.write_private(self.kubeconfig(), flat.encode())
         borrowed.prepare(self.kubectl(), self.folder / "changed.json")
-        for image in images:
-            with step(f"Putting {image.name} on the nodes"):
-                self.load_image(image)
+        for archive in images:
+            self.load_image(archive)
         kinds = self._kind_nodes()
         if kinds and not self.kubectl().answers("get", "persistentvolume", system.KEY_SERVICE_VOLUME):
             self.renew_key_volume()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from . import archive, debian, folders, image_store, network, node, system, tools, waiting
 from .addresses import addresses_from_environment
@@ -70,9 +71,6 @@ class Embedded:
         with self._one_at_a_time(), step("Starting the embedded cluster (three nodes)"):
             store = image_store.filled([*self._own_images(), *images], self.bin)
             self._prepare_machine()
-            record = self.folder / "images.json"
-            if not record.exists():
-                record.write_text(json.dumps([image.name for image in images]))
             self.network.up()
             with ThreadPoolExecutor() as pool:
                 starting = [pool.submit(each.power_on, self._neighbours(each), store) for each in self.all_nodes]
@@ -84,7 +82,8 @@ class Embedded:
                 each.join(self.control_plane.authority, self.control_plane.kube_proxy_kubeconfig())
             self._apply_system_objects()
             self._wait_for_nodes()
-            self._load_missing(images)
+            for image in images:
+                self.load_image(image)
             self.kubectl().rolled_out("kube-system", "deployment/coredns", seconds=120)
 
     def down(self) -> None:
@@ -156,16 +155,6 @@ class Embedded:
             scratch_image(system.DNS_IMAGE, {"/coredns": self.bin / "lethe-kube"}),
         ]
 
-    def _load_missing(self, images: Sequence[Path]) -> None:
-        """Import the archives that are new since the nodes were made."""
-        record = self.folder / "images.json"
-        loaded = json.loads(record.read_text())
-        for image in images:
-            if image.name not in loaded:
-                self.load_image(image)
-                loaded.append(image.name)
-                record.write_text(json.dumps(loaded))
-
     def _apply_system_objects(self) -> None:
         first = PLANS[0].name
         self._key_volume().mkdir(parents=True, exist_ok=True)
@@ -188,11 +177,13 @@ class Embedded:
 
         waiting.until(ready, what="all nodes to be Ready", seconds=90, hint=f"Logs are in {self.processes.logs}.")
 
-    def _reported_nodes(self) -> list[dict]:
-        return self.kubectl().read("get", "nodes")["items"]
+    def _reported_nodes(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.kubectl().read("get", "nodes")["items"]
+        return items
 
     def _reported_boot_id(self, name: str) -> str:
-        return self.kubectl().read("get", "node", name)["status"]["nodeInfo"]["bootID"]
+        boot_id: str = self.kubectl().read("get", "node", name)["status"]["nodeInfo"]["bootID"]
+        return boot_id
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:

@@ -61,9 +61,8 @@ class Kind:
             self._kind("export", "kubeconfig", f"--name={CLUSTER}", f"--kubeconfig={self.kubeconfig()}")
         kubectl = self.kubectl()
         borrowed.prepare(kubectl, self.folder / "changed.json")
-        for image in images:
-            with step(f"Putting {image.name} on the nodes"):
-                self.load_image(image)
+        for archive in images:
+            self.load_image(archive)
         kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=180s")
         kubectl.rolled_out("kube-system", "deployment/coredns", seconds=180)
         if not kubectl.answers("get", "persistentvolume", system.KEY_SERVICE_VOLUME):

@@ -1,10 +1,12 @@
 """Nodes that are kind's containers: images, files and volumes go through `kind` and `docker exec`."""
 
+import functools
 from pathlib import Path
 
 from . import archive, system, tools
 from .commands import run
 from .kubectl import Kubectl
+from .progress import step
 from .provider import ClusterNode
 
 KEY_VOLUME = f"/var/lib/{system.KEY_SERVICE_VOLUME}"
@@ -18,9 +20,13 @@ class KindNodes:
 
     def load_image(self, file: Path, nodes: list[ClusterNode]) -> None:
         """Put an archive's images on every node, by tag and by digest."""
-        run([tools.bin_folder() / "kind", "load", "image-archive", file, f"--name={self.cluster}"])
-        for node in nodes:
-            archive.name_by_digest(file, lambda *words, name=node.name: self._ctr(name, *words))
+        clients = [functools.partial(self._ctr, node.name) for node in nodes]
+        if all(archive.is_on_node(file, ctr) for ctr in clients):
+            return
+        with step(f"Putting {file.name} on the nodes"):
+            run([tools.bin_folder() / "kind", "load", "image-archive", file, f"--name={self.cluster}"])
+            for ctr in clients:
+                archive.name_by_digest(file, ctr)
 
     def renew_key_volume(self, kubectl: Kubectl, node: ClusterNode) -> None:
         """Make the key service's volume anew on the node."""

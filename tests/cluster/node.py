@@ -139,7 +139,13 @@ class Node:
 
     def ctr(self, *words: str | Path) -> str:
         """Run containerd's client on the node."""
-        client = [self.bin / "ctr", "--address", node_config.CONTAINERD_SOCKET, "--namespace", IMAGE_NAMESPACE]
+        client: list[str | Path] = [
+            self.bin / "ctr",
+            "--address",
+            node_config.CONTAINERD_SOCKET,
+            "--namespace",
+            IMAGE_NAMESPACE,
+        ]
         return run([*self.enter(), *client, *words])
 
     def boot_id(self) -> str:

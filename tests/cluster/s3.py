@@ -10,6 +10,8 @@ import json
 import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 from . import folders, tools, waiting
@@ -17,7 +19,7 @@ from .commands import attempt, failure
 from .errors import ClusterError
 from .pki import Authority
 from .progress import step
-from .provider import Provider
+from .provider import ClusterNode, Provider
 from .scratch import scratch_image
 
 NAMESPACE = "lethe-s3"
@@ -33,6 +35,11 @@ class Credentials:
 
     access_key: str
     secret_key: str
+
+
+def image() -> Path:
+    """Return the archive of the server's image."""
+    return scratch_image(IMAGE, {"/versitygw": tools.bin_folder() / "versitygw"})
 
 
 class ObjectStore:
@@ -55,10 +62,9 @@ class ObjectStore:
         return self._credentials("root")
 
     def deploy(self) -> None:
-        """Bring the server up and return when it answers."""
+        """Bring the server up and return when it answers; its image is on the nodes."""
         with step("Starting the S3 server"):
             self.authority.create()
-            self.provider.load_image(scratch_image(IMAGE, {"/versitygw": tools.bin_folder() / "versitygw"}))
             addresses = [node.address for node in self.provider.nodes()]
             names = ["localhost", "127.0.0.1", f"s3.{NAMESPACE}", f"s3.{NAMESPACE}.svc", *addresses]
             pair = self.authority.issue("server", name="s3", hosts=names)
@@ -84,7 +90,7 @@ class ObjectStore:
         if done.returncode != 0 and "BucketAlreadyOwnedByYou" not in done.stdout + done.stderr:
             raise ClusterError(failure(["versitygw", "admin", "create-bucket", name], done))
 
-    def _node(self) -> Any:
+    def _node(self) -> ClusterNode:
         return next(node for node in self.provider.nodes() if not node.gpu)
 
     def _credentials(self, name: str) -> Credentials:
@@ -99,7 +105,7 @@ class ObjectStore:
     def _answers(self) -> bool:
         return self._admin("list-buckets").returncode == 0
 
-    def _admin(self, *words: str) -> Any:
+    def _admin(self, *words: str) -> CompletedProcess[str]:
         environment = {
             "ADMIN_ACCESS_KEY_ID": self.root.access_key,
             "ADMIN_SECRET_ACCESS_KEY": self.root.secret_key,

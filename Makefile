@@ -1,0 +1,69 @@
+# What a developer runs. Every target says what it does as it goes; none hides a step.
+#
+#   make test                       everything: lint, unit, vectors, simulation, end-to-end on a real cluster
+#   make demo, make demo-leak       the two-tenant demo, and the same without Lethe
+#   make cluster | images | down    the test cluster by itself
+#   make e2e K=attacks              end-to-end tests whose names match a pytest expression
+#
+# CLUSTER=embedded|kind|current takes a cluster by name (without it: the one of KUBECONFIG, else kind where a Docker
+# engine answers, else embedded as root on Linux). KIND_NODE_IMAGE names kind's node image.
+
+PYTHON ?= python3
+CLUSTER ?=
+K ?=
+export CLUSTER KIND_NODE_IMAGE
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
+
+.NOTPARALLEL:
+.PHONY: test lint unit vectors simulation e2e cluster images down demo demo-leak venv clean
+
+test: lint unit vectors simulation e2e
+
+venv: $(INSTALLED)
+
+# Debian keeps ensurepip, which venv needs, in a package of its own.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import ensurepip' || { apt-get update && apt-get install -y --no-install-recommends python3-venv; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy -p tests.cluster
+	$(BIN)/lint-imports
+
+unit: venv
+	$(PYTEST) tests/unit
+
+vectors: venv
+	$(PYTEST) tests/vectors
+
+simulation: venv
+	$(PYTEST) tests/simulation
+
+e2e: venv
+	$(PYTEST) tests/cluster tests/e2e
+
+cluster: venv
+	$(BIN)/python -m tests.cluster up
+
+images: venv
+	$(BIN)/python -m tests.cluster images
+
+down: venv
+	$(BIN)/python -m tests.cluster down
+
+demo: venv
+	$(BIN)/python -m examples.demo
+
+demo-leak: venv
+	$(BIN)/python -m examples.demo leak
+
+# The built programs and images stay in the cache (~/.cache/lethe, or LETHE_CACHE): remove that folder to start afresh.
+clean:
+	rm -rf .venv build dist operator/*.egg-info

@@ -1,0 +1,28 @@
+"""Simulated GPUs on a cluster whose nodes have no real ones."""
+
+from tests.simgpu import manifest
+
+from .progress import say, step
+from .provider import Provider
+
+
+def deploy(provider: Provider) -> None:
+    """Bring simulated GPUs up on the labelled nodes and return when kubelets offer them; leave real GPUs alone."""
+    kubectl = provider.kubectl()
+    names = [node.name for node in provider.nodes() if node.gpu]
+    ours = kubectl.answers("--namespace=kube-system", "get", "daemonset", "simgpu")
+    if not ours and all(_offered(provider, name) for name in names):
+        say("The nodes have GPUs of their own; none is simulated.")
+        return
+    shared = provider.shared_host_folder()
+    layout = manifest.SharedHost(folder=str(shared)) if shared else manifest.OwnNode()
+    with step("Starting the simulated GPUs"):
+        kubectl.apply(manifest.build_manifests(layout))
+        kubectl.rolled_out("kube-system", "daemonset/simgpu", seconds=120)
+        for name in names:
+            kubectl("wait", f"node/{name}", "--for=jsonpath={.status.allocatable.nvidia\\.com/gpu}", "--timeout=60s")
+
+
+def _offered(provider: Provider, node: str) -> bool:
+    capacity: dict[str, str] = provider.kubectl().read("get", "node", node)["status"]["capacity"]
+    return int(capacity.get("nvidia.com/gpu", "0")) > 0
