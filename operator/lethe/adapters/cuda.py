@@ -1,6 +1,7 @@
 """One GPU through the CUDA driver API: the one importer of `cuda.bindings`.
 
-1. A process opens at most one GPU, by UUID: the order of CUDA's devices need not be NVML's.
+1. A process opens one GPU, by UUID, since the order of CUDA's devices need not be NVML's, and lets the driver see no
+   other: one that is lost would keep it from starting at all.
 2. Running out of memory is an answer (None), not an error: whoever takes all memory meets it each time.
 3. Every other failure is a GpuError with a reason fit for quarantine.
 4. Memory taken here is what other processes left: nothing is cleared. It is given back by the end of the process and
@@ -42,7 +43,7 @@ class Gpu:
 
     def __init__(self, gpu_uuid: str, ptx: bytes) -> None:
         """Open the GPU and load a PTX module; raise GpuError."""
-        _initialise()
+        _initialise(gpu_uuid)
         self._device = _find(gpu_uuid)
         context = _call(driver.cuDevicePrimaryCtxRetain, self._device)
         _call(driver.cuCtxSetCurrent, context)
@@ -131,7 +132,8 @@ class Gpu:
         return properties
 
 
-def _initialise() -> None:
+def _initialise(gpu_uuid: str) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu_uuid
     os.environ["CUDA_MODULE_LOADING"] = "EAGER"
     try:
         _call(driver.cuInit, 0)

@@ -84,24 +84,20 @@ def _kill(proc: Path, pid: int, deadline: float) -> Process | None:
         return None
     before = read_process(proc, pid)
     try:
-        descriptor = os.pidfd_open(pid)
+        with open(os.pidfd_open(pid), "rb", buffering=0) as descriptor:
+            after = read_process(proc, pid)
+            if before is None or after is None or before.start_time != after.start_time:
+                return None
+            signal.pidfd_send_signal(descriptor.fileno(), signal.SIGKILL)
+            select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            return before
     except ProcessLookupError:
         return None
-    try:
-        after = read_process(proc, pid)
-        if before is None or after is None or before.start_time != after.start_time:
-            return None
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        return before
-    except ProcessLookupError:
-        return None
-    except PermissionError as error:
+    except OSError as error:
         raise GpuError(
-            reasons.LEFTOVER_PROCESS, f"process {pid} holds the GPU and may not be killed: {error}; give CAP_KILL"
+            reasons.LEFTOVER_PROCESS,
+            f"process {pid} holds the GPU and cannot be killed: {error}; the scrub pod needs the capability KILL",
         ) from error
-    finally:
-        os.close(descriptor)
 
 
 def _sentence(pids: list[int], proc: Path, seconds: float) -> str:

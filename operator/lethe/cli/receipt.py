@@ -251,7 +251,9 @@ def _console() -> Console:
 
 def _print_receipt(console: Console, envelope: Envelope, predicate: ReceiptPredicate) -> None:
     report = predicate.report
-    facts = Table(box=None, show_header=False, title=f"Scrub receipt {predicate.node}-{predicate.epoch}")
+    facts = Table(
+        box=None, show_header=False, title=f"Scrub receipt {predicate.node}-{predicate.epoch}", title_justify="left"
+    )
     for name, value in (
         ("verdict", f"{predicate.verdict}{f' ({report.reason}: {report.message})' if report.reason else ''}"),
         ("grade", f"NIST SP 800-88 {predicate.grade}" if predicate.verdict == "Cleared" else "none"),

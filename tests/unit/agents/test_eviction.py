@@ -58,6 +58,18 @@ def test_a_process_id_used_again_is_spared(holder: subprocess.Popen[bytes], monk
     assert holder.poll() is None
 
 
+def test_a_process_that_may_not_be_killed_is_an_error(
+    holder: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(eviction.signal, "pidfd_send_signal", refuse)
+    with pytest.raises(GpuError, match="capability KILL") as raised:
+        evict(lambda: held_by(holder), PROC, seconds=10)
+    assert raised.value.reason == reasons.LEFTOVER_PROCESS
+
+
 def write_process(proc: Path, pid: int, stat: str, cgroup: str) -> None:
     folder = proc / str(pid)
     folder.mkdir()
