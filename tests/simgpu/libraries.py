@@ -24,7 +24,7 @@ def build_libraries(target: Path) -> Path:
     """Compile the libraries into target (only what changed) and return it."""
     target.mkdir(parents=True, exist_ok=True)
     made = subprocess.run(
-        ["make", "--no-print-directory", "-C", HERE, f"BUILD={target.resolve()}"],
+        ["make", "--no-print-directory", f"--jobs={os.cpu_count() or 1}", "-C", HERE, f"BUILD={target.resolve()}"],
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,12 @@
 """What the simulated driver exists for: memory outlives its owner, and owners never share it."""
 
+import fcntl
+import os
+import struct
 import subprocess
+import time
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -32,21 +38,24 @@ HOLD = """
 RACE = """
     import random
     open_gpu()
-    mark = sys.argv[1].encode()
+    mark, turns = sys.argv[1].encode(), int(sys.argv[2])
+    def is_mine(piece):
+        address, size = piece
+        return read(address, size) == mark * size
     answer(ready=True)
     sys.stdin.readline()
     held, damaged = [], 0
-    for turn in range(int(sys.argv[2])):
-        status, address = driver.cuMemAlloc(random.choice((1, 3, 7)) << 16)
+    for turn in range(turns):
+        size = random.choice((1, 2, 5)) << 16
+        status, address = driver.cuMemAlloc(size)
         if int(status) == 0:
-            write(int(address), mark * (1 << 16))
-            held.append(int(address))
-        if held and (int(status) != 0 or random.random() < 0.4):
-            address = held.pop(random.randrange(len(held)))
-            damaged += read(address, 1 << 16) != mark * (1 << 16)
-            check(driver.cuMemFree(address))
-    damaged += sum(read(address, 1 << 16) != mark * (1 << 16) for address in held)
-    answer(damaged=damaged)
+            check(driver.cuMemsetD8(address, mark[0], size))
+            held.append((int(address), size))
+        if len(held) > 4 or int(status) != 0:
+            piece = held.pop(random.randrange(len(held)))
+            damaged += not is_mine(piece)
+            check(driver.cuMemFree(piece[0]))
+    answer(damaged=damaged + sum(not is_mine(piece) for piece in held))
 """
 
 
@@ -84,9 +93,9 @@ def test_memory_of_the_dead_is_free_and_that_of_the_living_is_not(machine: Machi
 
 def test_racing_clients_never_share_a_page(machine: Machine) -> None:
     with (
-        machine.start(RACE, "A", 300) as a,
-        machine.start(RACE, "B", 300) as b,
-        machine.start(RACE, "C", 100_000) as killed,
+        machine.start(RACE, "A", 500) as a,
+        machine.start(RACE, "B", 500) as b,
+        machine.start(RACE, "C", 1_000_000) as killed,
     ):
         for client in (a, b, killed):
             client.next_answer()
@@ -96,6 +105,39 @@ def test_racing_clients_never_share_a_page(machine: Machine) -> None:
         killed.kill()  # somewhere in the middle of an allocation, a copy or a free
         assert b.next_answer()["damaged"] == 0
     assert machine.run(COUNT_SECRET, "-")["size"] == (16 << 20) - (256 << 10) - (512 << 10)
+
+
+def has_waiter(file: Path) -> bool:
+    """Whether the kernel lists somebody who waits for a lock on a file."""
+    waiters = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(f":{file.stat().st_ino} " in line for line in waiters)
+
+
+def test_pages_are_taken_and_freed_under_the_lock_of_the_gpu(machine: Machine) -> None:
+    state = machine.gpus[0].folder / "state"
+    program = """
+        open_gpu()
+        answer(ready=True)
+        sys.stdin.readline()
+        check(driver.cuMemFree(allocate(1 << 16)))
+        answer(done=True)
+    """
+    with machine.start(program) as client, state.open("r+b") as file:
+        client.next_answer()
+        lock_gpu(file, fcntl.F_WRLCK)
+        client.go_on()
+        deadline = time.monotonic() + 30
+        while not has_waiter(state):
+            assert client.process.poll() is None, "the client did not wait for the lock"
+            assert time.monotonic() < deadline
+        lock_gpu(file, fcntl.F_UNLCK)
+        assert client.next_answer() == {"done": True}
+
+
+def lock_gpu(state: BinaryIO, kind: int) -> None:
+    """Take or leave the lock that clients take around every change: an OFD lock on byte 2^40 of `state`."""
+    set_ofd_lock = 37  # F_OFD_SETLK, which the fcntl module of Python 3.11 does not name
+    fcntl.fcntl(state, set_ofd_lock, struct.pack("hhqqi4x", kind, os.SEEK_SET, 1 << 40, 1, 0))
 
 
 def test_a_forked_child_cannot_use_the_driver_of_its_parent(machine: Machine) -> None:
