@@ -29,6 +29,7 @@ Objects = list[Object]
 _TIMEOUT_SECONDS: Final = 30.0
 _JSON_PATCH: Final = "application/json-patch+json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _FAILED_TEST: Final = "the server rejected our request due to an error in our request"
 """What the API server says, as 422, when a `test` of a JSON patch does not hold."""
 
@@ -101,9 +102,9 @@ class Kube:
         configuration = client.Configuration()
         try:
             if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-                config.load_incluster_config(client_configuration=configuration)
+                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             else:
-                await config.load_kube_config(
+                await config.load_kube_config(  # type: ignore[no-untyped-call]
                     config_file=kubeconfig, context=context, client_configuration=configuration, persist_config=False
                 )
         except (config.ConfigException, OSError) as error:
@@ -128,6 +129,14 @@ class Kube:
         """Return one object, or None."""
         status, body = await self._call("GET", kind.path(name, namespace))
         return None if status == 404 else _parse(kind.path(name, namespace), status, body)
+
+    async def exists(self, kind: Kind, name: str, namespace: str = "") -> bool:
+        """Say whether an object exists, without reading more than its metadata."""
+        path = kind.path(name, namespace)
+        status, body = await self._call("GET", path, accept=_METADATA)
+        if status != 404:
+            _parse(path, status, body)
+        return status != 404
 
     async def list(self, kind: Kind, namespace: str = "", labels: str = "", fields: str = "") -> Objects:
         """Return all objects of a kind, in one namespace or everywhere; a live read."""
@@ -229,10 +238,11 @@ class Kube:
         body: Any = None,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> tuple[int, bytes]:
         """Send one request and return status and body; raise UnavailableError when no answer comes."""
         url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         try:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             answer = await self._api.rest_client.request(  # type: ignore[no-untyped-call]

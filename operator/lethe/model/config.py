@@ -41,6 +41,8 @@ class OperatorConfig(Resource, frozen=True, kw_only=True):
     image_policy: ImagePolicy = ImagePolicy()
     keyservice_url: str = "https://lethe-keyservice.lethe-system.svc:8443"
     criticalities: Criticalities = {}
+    fence: Literal["enforce", "audit"] = "enforce"
+    """audit: the admission policies only warn, so a node is not kept back until they refuse a trial bind."""
     coverage_floor: float = 0.98
     scrub_timeout_seconds: int = 300
     settle_seconds: float = 2.0

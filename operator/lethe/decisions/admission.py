@@ -1,0 +1,191 @@
+"""Which waiting job gets which node: one numbered cycle over all waiting jobs and all nodes.
+
+1. Jobs in order of priority, then age, then name.
+2. A job of a tenant that has used up its quota waits, and lets others pass.
+3. A node that the same tenant holds, whose pods' end is proved, is taken again without a scrub, unless isolation is
+   `job` or a dataset demands a fresh scrub. Otherwise the smallest free node that is large enough.
+4. A node that an admitted job is about to take is nobody else's.
+5. A job that finds no node waits, and those behind it may still find one.
+6. Who waits is told why, in one sentence, without the names of other tenants.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from lethe.decisions.proof import is_idle
+from lethe.decisions.snapshot import Key, NodeFacts, Snapshot
+from lethe.decisions.validation import Accepted
+from lethe.model import reasons
+from lethe.model.phases import JobPhase, NodePhase
+from lethe.model.resources import GPUNode, SecureTrainingJob, Tenant
+
+_NAMED_NODES = 5
+_STATES = {
+    NodePhase.UNMANAGED: "is not enrolled",
+    NodePhase.DIRTY: "waits to be scrubbed",
+    NodePhase.SCRUBBING: "is being scrubbed",
+    NodePhase.DRAINING: "is being given back",
+    NodePhase.QUARANTINED: "is quarantined",
+}
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job gets no node now."""
+
+    reason: str
+    message: str
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one cycle."""
+
+    nodes: dict[Key, str]
+    """The node that a job gets."""
+    waiting: dict[Key, Waiting]
+
+    def takes(self, node: str) -> bool:
+        """Say whether some job gets this node in this cycle."""
+        return node in self.nodes.values()
+
+
+def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Admission:
+    """Decide for every accepted job that waits."""
+    queue = sorted(
+        (job for key, job in snapshot.jobs.items() if key in accepted and is_waiting(job)),
+        key=lambda job: (
+            -job.spec.priority,
+            job.metadata.creation_timestamp,
+            job.metadata.namespace,
+            job.metadata.name,
+        ),
+    )
+    taken = reserved_nodes(snapshot)
+    used = _gpus_in_use(snapshot)
+    nodes: dict[Key, str] = {}
+    waiting: dict[Key, Waiting] = {}
+    for job in queue:
+        key = (job.metadata.namespace, job.metadata.name)
+        tenant = accepted[key].tenant
+        wanted = job.spec.gpus_per_replica
+        in_use = used.get(tenant.metadata.name, 0)
+        quota = tenant.spec.gpus.quota
+        if quota is not None and in_use + wanted > quota:
+            waiting[key] = Waiting(
+                reason=reasons.QUOTA_EXCEEDED,
+                message=f"{wanted} GPUs are wanted, the tenant uses {in_use} of its quota of {quota}",
+            )
+            continue
+        node = _choose(snapshot, job, accepted[key], taken)
+        if node is None:
+            waiting[key] = _explain(snapshot, job, tenant, taken)
+            continue
+        nodes[key] = node
+        taken.add(node)
+        used[tenant.metadata.name] = in_use + wanted
+    total = len(waiting)
+    return Admission(
+        nodes=nodes,
+        waiting={
+            key: msgspec.structs.replace(entry, message=f"{entry.message}; position {place} of {total}")
+            for place, (key, entry) in enumerate(waiting.items(), start=1)
+        },
+    )
+
+
+def is_waiting(job: SecureTrainingJob) -> bool:
+    """Say whether a job stands in the queue."""
+    return job.status.phase == JobPhase.QUEUED and not job.spec.suspend and job.metadata.deletion_timestamp is None
+
+
+def reserved_nodes(snapshot: Snapshot) -> set[str]:
+    """Return the nodes of jobs that were admitted and have not ended: nobody else may take them."""
+    return {
+        job.status.node
+        for job in snapshot.jobs.values()
+        if job.status.phase in (JobPhase.ADMITTED, JobPhase.RUNNING) and job.status.node
+    }
+
+
+def _gpus_in_use(snapshot: Snapshot) -> dict[str, int]:
+    used: dict[str, int] = {}
+    for job in snapshot.jobs.values():
+        if job.status.phase in (JobPhase.ADMITTED, JobPhase.RUNNING):
+            used[job.status.tenant] = used.get(job.status.tenant, 0) + job.spec.gpus_per_replica
+    return used
+
+
+def _choose(snapshot: Snapshot, job: SecureTrainingJob, accepted: Accepted, taken: set[str]) -> str | None:
+    candidates: list[tuple[int, int, str]] = []
+    for name, node in snapshot.gpu_nodes.items():
+        facts = snapshot.nodes.get(name)
+        if name in taken or facts is None or not _is_usable(job, node, facts):
+            continue
+        if node.status.phase == NodePhase.FREE:
+            candidates.append((1, node.status.gpu_count, name))
+        elif _is_reusable(snapshot, node, accepted):
+            candidates.append((0, node.status.gpu_count, name))
+    return min(candidates)[2] if candidates else None
+
+
+def _is_usable(job: SecureTrainingJob, node: GPUNode, facts: NodeFacts) -> bool:
+    selector = (job.spec.template.get("spec") or {}).get("nodeSelector") or {}
+    return (
+        node.spec.managed
+        and node.metadata.deletion_timestamp is None
+        and facts.is_ready
+        and not facts.is_cordoned
+        and facts.boot_id == node.status.boot_id
+        and facts.uid == node.status.node_uid
+        and node.status.gpu_count >= job.spec.gpus_per_replica
+        and all(facts.labels.get(key) == value for key, value in selector.items())
+    )
+
+
+def _is_reusable(snapshot: Snapshot, node: GPUNode, accepted: Accepted) -> bool:
+    holder = node.status.holder
+    return (
+        node.status.phase == NodePhase.ASSIGNED
+        and holder is not None
+        and holder.tenant == accepted.tenant.metadata.name
+        and accepted.tenant.spec.isolation == "tenant"
+        and not accepted.needs_fresh_scrub(snapshot)
+        and is_idle(snapshot, node)
+    )
+
+
+def _explain(snapshot: Snapshot, job: SecureTrainingJob, tenant: Tenant, taken: set[str]) -> Waiting:
+    managed = {name: node for name, node in sorted(snapshot.gpu_nodes.items()) if node.spec.managed}
+    if not managed:
+        return Waiting(
+            reason=reasons.NO_GPU_NODE,
+            message="no GPU node is under Lethe's custody; the provider enrols one with `lethe node enrol NODE`",
+        )
+    large = {
+        name: node for name, node in managed.items() if node.status.gpu_count >= job.spec.gpus_per_replica
+    } or managed
+    parts = [f"{name} {_state(snapshot, node, tenant, taken)}" for name, node in list(large.items())[:_NAMED_NODES]]
+    if len(large) > _NAMED_NODES:
+        parts.append(f"and {len(large) - _NAMED_NODES} more")
+    return Waiting(reason=reasons.WAITING_FOR_NODE, message=f"waits for a GPU node: {', '.join(parts)}")
+
+
+def _state(snapshot: Snapshot, node: GPUNode, tenant: Tenant, taken: set[str]) -> str:
+    name = node.metadata.name
+    facts = snapshot.nodes.get(name)
+    holder = node.status.holder
+    if facts is None:
+        return "is not in the cluster"
+    if not facts.is_ready:
+        return "is not ready"
+    if node.status.phase in _STATES:
+        return _STATES[node.status.phase]
+    if holder is not None and holder.tenant != tenant.metadata.name:
+        return "is held by another tenant"
+    if holder is not None:
+        return f"is held by job {holder.namespace}/{holder.job}"
+    if facts.is_cordoned:
+        return "is cordoned"
+    if name in taken:
+        return "goes to another job"
+    return "does not fit the job's nodeSelector"

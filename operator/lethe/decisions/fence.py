@@ -1,0 +1,61 @@
+"""The RBAC copy of the ledger that the admission policies read (custody.md, Fence).
+
+1. The copy follows the ledger as it was read; what a cycle changes in the ledger reaches the copy in the next one.
+2. Closed means: no grant and not on the open list, as read in this cycle. `closed_at` is written only then.
+3. Settled means: `settle_seconds` later, and a trial bind was refused in this cycle.
+"""
+
+from lethe.decisions.actions import CloseGrant, OpenGrant
+from lethe.decisions.ledger import NodeCase
+from lethe.decisions.snapshot import Snapshot
+from lethe.formats.quantity import seconds_between
+from lethe.model import reasons
+from lethe.model.phases import NodePhase
+
+_ROUNDING = 1.0
+"""`closed_at` has whole seconds, rounded down: it may look one second older than it is."""
+
+
+def is_closed(snapshot: Snapshot, node: str) -> bool:
+    """Say whether nothing lets anybody on this node, as read in this cycle."""
+    return node not in (snapshot.open_nodes or ()) and all(grant.node != node for grant in snapshot.grants)
+
+
+def copy_to_fence(case: NodeCase) -> None:
+    """Ask for what makes the RBAC copy equal to the ledger, unless this cycle changes the holder."""
+    holder = case.old.holder if case.old.phase == NodePhase.ASSIGNED else None
+    for grant in case.snapshot.grants:
+        if grant.node == case.name and (holder is None or grant.namespace != holder.namespace):
+            case.actions.append(CloseGrant(node=case.name, namespace=grant.namespace))
+    if holder is None or case.status.phase != NodePhase.ASSIGNED or case.status.holder != holder:
+        return
+    current = next(
+        (grant for grant in case.snapshot.grants if (grant.node, grant.namespace) == (case.name, holder.namespace)),
+        None,
+    )
+    if current is None or sorted(current.pod_uids) != sorted(holder.pod_uids):
+        case.actions.append(OpenGrant(node=case.name, namespace=holder.namespace, pod_uids=holder.pod_uids))
+
+
+def is_settled(case: NodeCase, *, quiet: bool = False) -> bool:
+    """Say whether the fence is closed and has settled; note when it was closed, and say what is waited for."""
+    config = case.snapshot.config
+    settle = config.settle_seconds + _ROUNDING
+    if not is_closed(case.snapshot, case.name):
+        message = "the fence is being closed"
+        case.set(closed_at=None)
+    elif case.old.closed_at is None:
+        message = "the fence is closed and settles"
+        case.set(closed_at=case.now)
+        case.wake(settle)
+    elif (age := seconds_between(case.old.closed_at, case.snapshot.now)) < settle:
+        message = "the fence is closed and settles"
+        case.wake(settle - age)
+    elif case.name not in case.snapshot.closed_nodes and config.fence == "enforce":
+        message = "the API server does not refuse a trial bind to the node: are Lethe's admission policies in place?"
+        case.wake(settle)
+    else:
+        return True
+    if not quiet:
+        case.say(reasons.SETTLING, message)
+    return False

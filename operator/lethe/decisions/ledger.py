@@ -1,0 +1,104 @@
+"""A move in the custody of a GPU node: what the phases of `custody` and `scrubbing` have in common.
+
+1. `MOVES` holds every transition that exists; a decision that makes another is a defect and stops the cycle.
+2. One NodeCase is one node in one cycle. Phases change its `status`; what they wrote is compared with the ledger as it
+   was read.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from lethe.decisions.actions import Action, Note
+from lethe.decisions.admission import Admission
+from lethe.decisions.snapshot import NodeFacts, Snapshot
+from lethe.formats.quantity import format_time
+from lethe.model.phases import NodePhase
+from lethe.model.resources import GPUNode, PastHolder
+
+MOVES: Final = {
+    NodePhase.UNMANAGED: {NodePhase.DIRTY},
+    NodePhase.DIRTY: {NodePhase.SCRUBBING, NodePhase.UNMANAGED, NodePhase.DIRTY},
+    NodePhase.SCRUBBING: {NodePhase.FREE, NodePhase.QUARANTINED, NodePhase.DIRTY},
+    NodePhase.FREE: {NodePhase.ASSIGNED, NodePhase.UNMANAGED, NodePhase.DIRTY},
+    NodePhase.ASSIGNED: {NodePhase.ASSIGNED, NodePhase.DRAINING, NodePhase.DIRTY},
+    NodePhase.DRAINING: {NodePhase.DIRTY, NodePhase.QUARANTINED},
+    NodePhase.QUARANTINED: {NodePhase.DIRTY, NodePhase.UNMANAGED},
+}
+
+
+class NodeCase:
+    """One node in one cycle, and what was decided about it so far."""
+
+    def __init__(self, snapshot: Snapshot, node: GPUNode, admission: Admission) -> None:
+        self.snapshot = snapshot
+        self.node = node
+        self.name = node.metadata.name
+        self.old = node.status
+        self.status = msgspec.structs.replace(node.status, observed_generation=node.metadata.generation)
+        self.admission = admission
+        self.facts = snapshot.nodes.get(self.name)
+        self.now = format_time(snapshot.now)
+        self.notes: list[Note] = []
+        self.actions: list[Action] = []
+        self.again_in: float | None = None
+
+    def set(self, **changes: Any) -> None:
+        """Change fields of the status."""
+        self.status = msgspec.structs.replace(self.status, **changes)
+
+    def say(self, reason: str, message: str) -> None:
+        """Say why the node stays where it is."""
+        self.set(reason=reason, message=message)
+
+    def move(self, phase: NodePhase, reason: str, message: str, *, warning: bool = False, **changes: Any) -> None:
+        """Move to a phase of the table above."""
+        assert phase in MOVES[self.old.phase], f"{self.old.phase} does not go to {phase}"
+        self.set(phase=phase, reason=reason, message=message, since=self.now, **changes)
+        self.notes.append(Note(reason=reason, message=message, warning=warning))
+
+    def quarantine(self, reason: str, message: str) -> None:
+        """Take the node out of use: something could not be shown to be right."""
+        self.move(NodePhase.QUARANTINED, reason, message, warning=True)
+
+    def wake(self, seconds: float) -> None:
+        """Decide again after this time, even if nothing happens."""
+        self.again_in = seconds if self.again_in is None else min(self.again_in, seconds)
+
+
+def seen(facts: NodeFacts) -> dict[str, Any]:
+    """Return the fields that follow from the Node object."""
+    return {
+        "node_uid": facts.uid,
+        "boot_id": facts.boot_id,
+        "system_uuid": facts.system_uuid,
+        "gpu_count": facts.gpu_capacity,
+    }
+
+
+def left(case: NodeCase) -> dict[str, Any]:
+    """Return the fields of a node that nobody holds any more."""
+    return {"holder": None, "previous_holder": past_holder(case), "scrub": None, "closed_at": None}
+
+
+def past_holder(case: NodeCase) -> PastHolder | None:
+    """Return what the next receipt accounts for: everybody since the last scrub."""
+    holder, past = case.old.holder, case.old.previous_holder
+    if case.old.phase in (NodePhase.FREE, NodePhase.UNMANAGED):
+        return None
+    if holder is None:
+        return past
+    return PastHolder(
+        tenant=holder.tenant,
+        namespace=holder.namespace,
+        jobs=[*(past.jobs if past is not None else []), holder.job],
+        job_uids=[*(past.job_uids if past is not None else []), holder.job_uid],
+        since=past.since if past is not None else holder.since,
+        until=case.now,
+    )
+
+
+def some(items: Sequence[str]) -> str:
+    """Return the first few, for a sentence."""
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")

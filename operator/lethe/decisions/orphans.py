@@ -1,0 +1,85 @@
+"""Pods of ours that nobody wants any more, and objects of pods whose end is recorded.
+
+1. A training pod that is bound to a node that does not name it as its holder is deleted.
+2. A pod's finalizer goes when its end is proved, no ledger names it, and its job needs nothing more from it.
+3. The scrub pod of an earlier epoch is deleted; the last one stays for whoever wants to read its log.
+"""
+
+from lethe.decisions.actions import Action, DeletePod, ReleasePod
+from lethe.decisions.lifecycle import needs_outcome
+from lethe.decisions.proof import has_kubelet_proof
+from lethe.decisions.snapshot import PodFacts, Snapshot
+from lethe.model.names import POD_FINALIZER, ROLE_SCRUB
+from lethe.model.phases import NodePhase
+from lethe.model.resources import GPUNode
+
+
+def decide_orphans(snapshot: Snapshot) -> list[Action]:
+    """Decide about every pod of ours."""
+    holders = {
+        uid: node
+        for node in snapshot.gpu_nodes.values()
+        if node.status.holder is not None
+        for uid in node.status.holder.pod_uids
+    }
+    actions: list[Action] = []
+    for pod in snapshot.pods.values():
+        if pod.role == ROLE_SCRUB:
+            actions += _scrub_pod(snapshot, pod)
+        else:
+            actions += _training_pod(snapshot, pod, holders.get(pod.uid))
+    return actions
+
+
+def _training_pod(snapshot: Snapshot, pod: PodFacts, holder: GPUNode | None) -> list[Action]:
+    job = snapshot.job_by_uid(pod.job_uid)
+    actions: list[Action] = []
+    wanted = job is not None or (holder is None and not pod.node)
+    misplaced = bool(pod.node) and (holder is None or holder.status.phase != NodePhase.ASSIGNED)
+    if (misplaced or not wanted) and not pod.has_ended and not pod.deleting:
+        actions.append(_delete(pod))
+    awaited = job is not None and needs_outcome(job, pod)
+    if pod.is_guarded and holder is None and not awaited and _is_over(snapshot, pod):
+        actions.append(_release(pod))
+    return actions
+
+
+def _is_over(snapshot: Snapshot, pod: PodFacts) -> bool:
+    """Say whether nothing of the pod can run any more: proved by itself, or by another boot of its node."""
+    if has_kubelet_proof(pod):
+        return True
+    job = snapshot.job_by_uid(pod.job_uid)
+    facts = snapshot.nodes.get(pod.node)
+    known = next((entry for entry in job.status.pods if entry.uid == pod.uid), None) if job is not None else None
+    return known is not None and facts is not None and facts.boot_id != known.boot_id
+
+
+def _scrub_pod(snapshot: Snapshot, pod: PodFacts) -> list[Action]:
+    actions: list[Action] = []
+    states = [node.status for node in snapshot.gpu_nodes.values()]
+    current = any(
+        status.phase == NodePhase.SCRUBBING and status.scrub is not None and status.scrub.pod_name == pod.name
+        for status in states
+    )
+    if current:
+        return actions
+    latest = any(status.scrub is not None and status.scrub.pod_uid == pod.uid for status in states)
+    if not pod.deleting and (not pod.has_ended or not latest):
+        actions.append(_delete(pod))
+    if pod.is_guarded and (pod.has_ended or pod.deleting):
+        actions.append(_release(pod))
+    return actions
+
+
+def _delete(pod: PodFacts) -> DeletePod:
+    return DeletePod(name=pod.name, namespace=pod.namespace, uid=pod.uid, resource_version=pod.resource_version)
+
+
+def _release(pod: PodFacts) -> ReleasePod:
+    return ReleasePod(
+        name=pod.name,
+        namespace=pod.namespace,
+        uid=pod.uid,
+        resource_version=pod.resource_version,
+        finalizers=[finalizer for finalizer in pod.finalizers if finalizer != POD_FINALIZER],
+    )

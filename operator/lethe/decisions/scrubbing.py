@@ -1,0 +1,171 @@
+"""The scrub of a GPU node's current epoch: its pod, what is made of its report, and the receipt.
+
+1. The ledger names nonce and pod before the pod exists, and the pod's uid before its report is believed.
+2. The receipt is created before the node becomes Free, and must be found again: of this nonce, node, boot and epoch.
+3. Whatever else comes of a scrub quarantines the node.
+"""
+
+from typing import Final
+
+import msgspec
+
+from lethe.decisions.actions import CreateScrubPod, IssueReceipt, Note
+from lethe.decisions.ledger import NodeCase, some
+from lethe.decisions.receipts import Cleared, decide_clearance
+from lethe.decisions.snapshot import PodFacts, Snapshot
+from lethe.formats.quantity import seconds_between
+from lethe.model import names, reasons
+from lethe.model.agentconfig import ScrubConfig
+from lethe.model.phases import NodePhase
+from lethe.model.resources import LastReceipt, NodeStatus, ScrubState
+from lethe.model.scrub import ReceiptPredicate
+
+_SCRUB_START_SECONDS: Final = 300
+"""How long a scrub pod may take to start: image pull and device plugin."""
+
+
+def decide_scrub(case: NodeCase) -> None:
+    """Decide about a node that is being scrubbed."""
+    scrub = case.old.scrub
+    if scrub is None:
+        case.quarantine(reasons.SCRUB_POD_LOST, "the ledger names no scrub")
+        return
+    pod = _scrub_pod(case, scrub)
+    if not scrub.pod_uid:
+        if pod is None:
+            case.actions.append(
+                CreateScrubPod(
+                    node=case.name,
+                    config=scrub_config(case.snapshot, case.name, case.old),
+                    pod_name=scrub.pod_name,
+                )
+            )
+        else:
+            case.set(scrub=msgspec.structs.replace(scrub, pod_uid=pod.uid))
+        return
+    if pod is None or pod.uid != scrub.pod_uid:
+        case.quarantine(reasons.SCRUB_POD_LOST, f"the scrub pod {scrub.pod_name} is gone, and no report with it")
+        return
+    if pod.has_ended:
+        _judge(case, scrub, pod)
+        return
+    limit = case.snapshot.config.scrub_timeout_seconds + _SCRUB_START_SECONDS
+    age = seconds_between(scrub.started_at, case.snapshot.now)
+    if age > limit:
+        case.quarantine(reasons.SCRUB_TIMED_OUT, f"the scrub has not ended within {limit} s{_hint(pod)}")
+        return
+    case.wake(limit - age + 1)
+    case.say(reasons.SCRUB_STARTED, f"the scrub of epoch {case.old.epoch} takes {case.old.gpu_count} GPUs{_hint(pod)}")
+
+
+def _judge(case: NodeCase, scrub: ScrubState, pod: PodFacts) -> None:
+    """Decide about a scrub that has ended."""
+    result = case.snapshot.scrubs.get(pod.uid)
+    if result is None:
+        return
+    config = scrub_config(case.snapshot, case.name, case.old)
+    clearance = decide_clearance(result.report, result.report_sha256, result.summary, config)
+    if not isinstance(clearance, Cleared) or result.report is None:
+        reason, message = (
+            (reasons.REPORT_MISSING, "") if isinstance(clearance, Cleared) else (clearance.reason, clearance.message)
+        )
+        details = "; ".join(part for part in (message, result.error, pod.message) if part)
+        case.quarantine(reason, details)
+        return
+    receipt = case.snapshot.receipts.get(case.name)
+    if receipt is None:
+        container = pod.containers.get(names.CONTAINER_SCRUB)
+        predicate = ReceiptPredicate(
+            node=case.name,
+            node_uid=case.old.node_uid,
+            boot_id=case.old.boot_id,
+            epoch=case.old.epoch,
+            nonce=scrub.nonce,
+            holder=case.old.previous_holder,
+            image=container.image_id if container is not None else "",
+            report=result.report,
+            report_sha256=result.report_sha256,
+            verdict="Cleared",
+            previous=case.old.last_receipt.sha256 if case.old.last_receipt is not None else "",
+            issued_at=case.now,
+        )
+        case.actions.append(
+            IssueReceipt(
+                node=case.name,
+                name=names.receipt(case.name, case.old.epoch),
+                predicate=predicate,
+                residue_bytes=clearance.residue_bytes,
+            )
+        )
+        return
+    found = (receipt.nonce, receipt.node_uid, receipt.boot_id, receipt.epoch)
+    if found != (scrub.nonce, case.old.node_uid, case.old.boot_id, case.old.epoch):
+        case.quarantine(reasons.NONCE_MISMATCH, f"ScrubReceipt {receipt.name} is of another scrub than this epoch's")
+        return
+    if case.name not in case.snapshot.occupants:
+        return
+    if occupants := case.snapshot.occupants[case.name]:
+        case.quarantine(reasons.NODE_NOT_EMPTY, f"pods appeared during the scrub: {some(occupants)}")
+        return
+    case.move(
+        NodePhase.FREE,
+        reasons.SCRUB_VERIFIED,
+        f"{len(clearance.gpus)} GPUs were scrubbed and verified (coverage {clearance.coverage:.2%}); receipt "
+        f"{receipt.name}",
+        gpus=clearance.gpus,
+        last_receipt=LastReceipt(
+            name=receipt.name, sha256=receipt.sha256, epoch=case.old.epoch, boot_id=case.old.boot_id
+        ),
+    )
+    _tell_residue(case, clearance)
+
+
+def _tell_residue(case: NodeCase, clearance: Cleared) -> None:
+    if not clearance.residue_bytes:
+        return
+    past = case.old.previous_holder
+    whose = f"tenant {past.tenant}, jobs {', '.join(past.jobs)}" if past is not None else "an unknown former user"
+    case.notes.append(
+        Note(
+            reason=reasons.LEAK_DETECTED if clearance.leak else reasons.RESIDUE_FOUND,
+            message=f"{clearance.residue_bytes} bytes of {whose} were still in GPU memory before the scrub",
+            warning=True,
+        )
+    )
+
+
+def scrub_config(snapshot: Snapshot, node: str, status: NodeStatus) -> ScrubConfig:
+    """Return what the scrub pod of a node's current epoch is told, and what its report is compared with."""
+    assert status.scrub is not None
+    return ScrubConfig(
+        node=node,
+        node_uid=status.node_uid,
+        boot_id=status.boot_id,
+        epoch=status.epoch,
+        nonce=status.scrub.nonce,
+        gpu_count=status.gpu_count,
+        gpus=status.gpus,
+        coverage_floor=snapshot.config.coverage_floor,
+        timeout_seconds=snapshot.config.scrub_timeout_seconds,
+    )
+
+
+def _scrub_pod(case: NodeCase, scrub: ScrubState) -> PodFacts | None:
+    return next(
+        (
+            pod
+            for pod in case.snapshot.pods.values()
+            if pod.role == names.ROLE_SCRUB and pod.namespace == names.SYSTEM_NAMESPACE and pod.name == scrub.pod_name
+        ),
+        None,
+    )
+
+
+def _hint(pod: PodFacts) -> str:
+    """Return what keeps a pod from running, as the end of a sentence."""
+    if pod.unschedulable:
+        return f"; its pod is not scheduled: {pod.unschedulable}"
+    for container in pod.containers.values():
+        if container.state == "waiting" and container.reason not in ("", "ContainerCreating", "PodInitializing"):
+            return f"; its container waits: {container.reason} {container.message}".rstrip()
+    return ""

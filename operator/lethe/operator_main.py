@@ -1,0 +1,109 @@
+"""`python3 -m lethe.operator_main --config FILE`: the operator.
+
+One process: watches, cycles, health. It ends with an error when any of them ends, and is then started again by the
+cluster; every moment is a good one to stop it.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from lethe.adapters.clock import SystemClock
+from lethe.adapters.kube import Kube
+from lethe.adapters.metrics import OperatorMetrics
+from lethe.controller.cycle import Cycle
+from lethe.controller.execute import Executor
+from lethe.controller.health import serve_health
+from lethe.controller.observe import Observer
+from lethe.controller.queue import Wakeups
+from lethe.controller.watch import watch
+from lethe.crypto.sign import Signer
+from lethe.model.config import OperatorConfig
+from lethe.model.errors import LetheError, UsageError
+
+_RECEIPT_KEY = Path("/etc/lethe/receipt/private.pem")
+_log = structlog.get_logger()
+
+
+def main() -> None:
+    """Run the operator until it is told to stop."""
+    parser = argparse.ArgumentParser(description="Lethe's operator: custody of GPU nodes and secure training jobs.")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file with the operator's configuration")
+    parser.add_argument("--receipt-key", type=Path, default=_RECEIPT_KEY, help="Ed25519 key (PEM) that signs receipts")
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    arguments = parser.parse_args()
+    logging.basicConfig(level=arguments.log_level, format="%(levelname)s %(name)s: %(message)s")
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(arguments.log_level)),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    try:
+        config = _read_config(arguments.config)
+        signer = _read_signer(arguments.receipt_key)
+        asyncio.run(_run(config, signer))
+    except LetheError as error:
+        print(f"lethe operator: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+async def _run(config: OperatorConfig, signer: Signer) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    metrics, wakeups, clock = OperatorMetrics(), Wakeups(), SystemClock()
+    async with await Kube.connect() as api:
+        observer = Observer(api, clock, config, {signer.key_id: signer.public_key})
+        executor = Executor(api, clock, config, signer, metrics)
+        cycle = Cycle(observer, executor, wakeups, config, clock, metrics)
+        health = await serve_health(cycle, metrics, config)
+        try:
+            await _run_until(stop, cycle.run(), watch(wakeups, metrics, stop))
+        finally:
+            await health.cleanup()
+
+
+async def _run_until(stop: asyncio.Event, *coroutines: object) -> None:
+    """Run these until `stop` is set; one that ends before is an error."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]  # type: ignore[call-overload]
+    stopped = asyncio.ensure_future(stop.wait())
+    done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+    requested = stop.is_set()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    stopped.cancel()
+    for task in done:
+        if task is not stopped and not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+    if not requested:
+        raise LetheError("a part of the operator ended by itself: restart it")
+    _log.info("stopped")
+
+
+def _read_config(path: Path) -> OperatorConfig:
+    try:
+        return msgspec.yaml.decode(path.read_bytes(), type=OperatorConfig)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(f"{path} is no configuration of the operator: {error}") from error
+
+
+def _read_signer(path: Path) -> Signer:
+    try:
+        return Signer.from_pem(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"the receipt key cannot be read: {error}; the chart's hook makes it") from error
+
+
+if __name__ == "__main__":
+    main()
