@@ -1,5 +1,6 @@
 """Compile the simulated driver's libraries, and the environment that puts them under a client."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+SCRUB_KERNELS = ROOT / "operator" / "lethe" / "agents" / "kernels" / "scrub.cu"
 LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 
 
@@ -32,6 +34,15 @@ def build_libraries(target: Path) -> Path:
     if made.returncode != 0:
         raise BuildError(f"The simulated driver does not compile:\n{made.stderr}")
     return target
+
+
+def source_digest() -> str:
+    """Return a digest of all that the simulated GPUs' image is made of."""
+    digest = hashlib.sha256()
+    sources = [*HERE.glob("*.py"), *(HERE / "src").iterdir(), HERE / "Makefile", HERE / "Containerfile", SCRUB_KERNELS]
+    for source in sorted(sources):
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def client_environment(libraries: Path, gpus: Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -6,6 +6,7 @@
 1. `daemonset.yaml` is right for nodes that have a file system each: kind's and real ones.
 2. Nodes that are only namespaces of one host share its file system, whatever each sees at /var/lib/kubelet. There, all
    that belongs to node N lies below FOLDER/N: `kubelet/device-plugins`, `cdi`, and `simgpu` for the GPUs.
+3. The image keeps its name when it is built anew, so an annotation with the sources' digest makes the pods follow.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.simgpu.libraries import source_digest
 
 DAEMON_SET = Path(__file__).with_name("daemonset.yaml")
 
@@ -37,6 +40,7 @@ def build_manifests(
 ) -> list[dict[str, Any]]:
     """Return the Kubernetes objects that put simulated GPUs on the nodes labelled nvidia.com/gpu.present=true."""
     daemon_set: dict[str, Any] = yaml.safe_load(DAEMON_SET.read_text())
+    daemon_set["spec"]["template"]["metadata"]["annotations"] = {"simgpu/sources": source_digest()}
     pod = daemon_set["spec"]["template"]["spec"]
     [container] = pod["containers"]
     container["image"] = image

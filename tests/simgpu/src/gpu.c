@@ -204,10 +204,9 @@ int gpu_clients(struct gpu *gpu, struct gpu_client clients[static MAX_SLOTS])
     for (uint32_t slot = 1; slot <= MAX_SLOTS; slot++) {
         if (bytes[slot] == 0)
             continue;
-        struct flock lock = lock_byte(gpu->pids_fd, F_GETLK, F_WRLCK, slot, &result);
-        /* Our own lock, taken through libcuda in this process, reads as unlocked. */
-        pid_t pid = lock.l_type == F_UNLCK ? getpid() : lock.l_pid;
-        clients[found++] = (struct gpu_client){slot, pid, bytes[slot]};
+        /* Asked as an open file description, which is nobody's own lock: libcuda in this process counts, too. */
+        struct flock lock = lock_byte(gpu->pids_fd, F_OFD_GETLK, F_WRLCK, slot, &result);
+        clients[found++] = (struct gpu_client){slot, lock.l_type == F_UNLCK ? 0 : lock.l_pid, bytes[slot]};
     }
     unlock_gpu(gpu);
     return found;

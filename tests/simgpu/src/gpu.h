@@ -11,8 +11,9 @@
  *     Whoever takes the GPU's lock first frees the pages of slots that nobody holds. This works without process ids,
  *     hence across PID namespaces.
  *  2. Freed pages keep their contents, unless the fault file says scrub_on_free=1.
- *  3. A client also holds a POSIX lock on its slot's byte of `pids`: F_GETLK then gives its process id as the caller's
+ *  3. A client also holds a POSIX lock on its slot's byte of `pids`: a query then gives its process id as the caller's
  *     PID namespace sees it. Any close of that file by the process would drop the lock, so it is never closed.
+ *     A child forked by a client shares its slot, and keeps its pages when the client ends, but has no such lock.
  *  4. The first RESERVED_PAGES belong to the driver and are never given out. */
 #ifndef SIMGPU_GPU_H
 #define SIMGPU_GPU_H
@@ -47,7 +48,7 @@ struct gpu {
 
 struct gpu_client {
     uint32_t slot;
-    pid_t pid; /* 0: invisible from our PID namespace */
+    pid_t pid; /* 0: invisible from our PID namespace, or gone and survived by a child */
     uint64_t bytes;
 };
 

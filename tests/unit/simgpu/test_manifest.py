@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.simgpu import libraries
 from tests.simgpu.manifest import OwnNode, SharedHost, build_manifests, gpu_folder
 
 
@@ -52,3 +55,17 @@ def test_nodes_on_one_host_use_folders_of_their_own() -> None:
 def test_tests_find_a_gpu_of_a_node() -> None:
     assert gpu_folder(SharedHost(folder="/state/nodes"), "gpu-1", 1) == Path("/state/nodes/gpu-1/simgpu/gpu1")
     assert gpu_folder(OwnNode(), "gpu-1", 0) == Path("/var/lib/simgpu/gpu0")
+
+
+def test_pods_are_replaced_when_their_sources_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def annotations() -> dict[str, str]:
+        [daemon_set] = build_manifests(OwnNode())
+        found: dict[str, str] = daemon_set["spec"]["template"]["metadata"]["annotations"]
+        return found
+
+    before = annotations()
+    assert annotations() == before
+    kernels = tmp_path / "scrub.cu"
+    kernels.write_text("another")
+    monkeypatch.setattr(libraries, "SCRUB_KERNELS", kernels)
+    assert annotations() != before

@@ -1,6 +1,7 @@
 """What the simulated NVML says to the unmodified nvidia-ml-py."""
 
 import os
+import select
 from collections.abc import Callable
 
 import pytest
@@ -142,6 +143,28 @@ def test_a_process_of_an_inner_namespace_has_the_pid_that_the_caller_sees(machin
         with open(f"/proc/{pid}/status") as status:
             [numbers] = [line.split()[1:] for line in status if line.startswith("NSpid:")]
         assert int(numbers[-1]) == inner != pid
+
+
+def test_memory_kept_by_the_child_of_an_ended_process_has_no_owner_to_list(machine: Machine) -> None:
+    program = """
+        import os
+        open_gpu()
+        allocate(2 << 20)
+        if os.fork() == 0:
+            answer(child=os.getpid())
+            sys.stdin.readline()
+            os._exit(0)
+        os._exit(0)
+    """
+    with machine.start(program) as client:
+        child = client.next_answer()["child"]
+        client.process.wait(timeout=60)
+        assert machine.run(LIST_PROCESSES) == {"processes": [], "used": (2 << 20) + (512 << 10)}
+        ended = os.pidfd_open(child)
+        client.go_on()
+        select.select([ended], [], [], 60)
+        os.close(ended)
+        assert machine.run(LIST_PROCESSES) == {"processes": [], "used": 0}
 
 
 def test_modes_and_counters_are_healthy_by_default_and_settable(machine: Machine) -> None:
