@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import folders
-from tests.cluster.images import build_images
+from tests.cluster.__main__ import bring_up
 from tests.cluster.progress import step
 from tests.cluster.provider import Provider
 from tests.cluster.s3 import ObjectStore
 from tests.common.installation import Installation
 from tests.common.objects import phase, wait_until
 from tests.common.tenants import TrialTenant
-from tests.simgpu.manifest import deploy as deploy_simulated_gpus
+from tests.simgpu.manifest import OwnNode, SharedHost, build_manifests
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,27 @@ class World:
 
 def build_world(provider: Provider) -> World:
     """Bring the cluster up with images, simulated GPUs and the S3 server; Lethe is not installed yet."""
-    provider.up()
-    for archive in build_images():
-        provider.load_image(archive)
+    bring_up(provider)
     with step("Giving the GPU nodes their simulated GPUs"):
-        deploy_simulated_gpus(provider)
-    store = ObjectStore(provider)
-    store.deploy()
-    return World(provider, store, Installation(provider))
+        give_gpus(provider)
+    return World(provider, ObjectStore(provider), Installation(provider))
+
+
+def give_gpus(provider: Provider) -> None:
+    """Deploy the simulated GPUs and wait until every GPU node offers them."""
+    shared = provider.shared_host_folder()
+    kubectl = provider.kubectl()
+    kubectl.apply(build_manifests(OwnNode() if shared is None else SharedHost(folder=str(shared))))
+    for node in provider.nodes():
+        if node.gpu:
+            wait_until(
+                kubectl,
+                "node",
+                node.name,
+                lambda found: found["status"]["allocatable"].get("nvidia.com/gpu", "0") != "0",
+                what=f"node {node.name} to offer GPUs",
+                seconds=60,
+            )
 
 
 def enrol(world: World) -> None:

@@ -7,9 +7,9 @@ import base64
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.cluster.choice import choose
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import say
-from tests.cluster.provider import choose_provider
 from tests.common.digits import make_canary, write_digits
 from tests.common.installation import EXAMPLE_IMAGE
 from tests.common.objects import Object, find, logs, phase, remove, wait_until
@@ -23,7 +23,7 @@ CONFIGMAP_IMAGES = 400
 
 def play() -> None:
     """Show the leak on a node that Lethe does not manage, then have the node scrubbed where Lethe is installed."""
-    world = build_world(choose_provider())
+    world = build_world(choose())
     node = world.installation.gpu_nodes()[-1].name
     managed = release_node(world, node)
     kubectl = world.provider.kubectl()

@@ -3,9 +3,10 @@
 import time
 from pathlib import Path
 
+from tests.cluster.choice import choose
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import say
-from tests.cluster.provider import Provider, choose_provider
+from tests.cluster.provider import Provider
 from tests.common.digits import make_canary, write_digits
 from tests.common.objects import Object, find, find_all, logs, message, phase, remove, wait_until
 from tests.common.tenants import INSPECT, TRAIN, TrialTenant
@@ -19,7 +20,7 @@ def play() -> None:
     """Play all scenes."""
     started = time.monotonic()
     with scene(1, "A real Kubernetes cluster with simulated GPUs, and Lethe on it"):
-        world = raise_curtain(choose_provider())
+        world = raise_curtain(choose())
     with scene(2, "Two tenants, each with a namespace, S3 credentials, a key and an offline recovery key"):
         acme, globex = world.tenant("acme"), world.tenant("globex")
         for tenant in (acme, globex):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.provider import choose_provider
+from tests.cluster.choice import choose
 from tests.common.digits import make_canary, write_digits
 from tests.common.objects import find_all, remove
 from tests.common.tenants import TrialTenant
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
     """Return a cluster with Lethe whose GPU nodes are Free."""
-    provider = choose_provider()
+    provider = choose()
     was_up = provider.kubeconfig().exists()
     try:
         made = build_world(provider)
