@@ -79,6 +79,10 @@ class ExitStatus(IntEnum):
     NO_ROOM = 15
 
 
+class NoRoomError(LetheError):
+    """What is to be written is larger than its volume."""
+
+
 class Service(Protocol):
     """The key service; `lethe.adapters.keyservice.KeyserviceClient`."""
 
@@ -164,9 +168,12 @@ class Keyfetch:
             if use.path is None or use.unpack_size is None:
                 raise UsageError(f"dataset {name} is to be unpacked, but its path or unpackSize is missing")
             target, limit = Path(use.path), parse_quantity(use.unpack_size)
-            done = self._patience.keep_trying(
-                Side.STORAGE, lambda: unpack(source, released.deks, target, size_limit=limit)
-            )
+            try:
+                done = self._patience.keep_trying(
+                    Side.STORAGE, lambda: unpack(source, released.deks, target, size_limit=limit)
+                )
+            except InputError as error:
+                raise NoRoomError(f"dataset {name} cannot be unpacked to {target}: {error}") from error
             _log.info("dataset %s: %d files, %d bytes in %s", name, done.files, done.bytes, target)
         else:
             write_dataset(self._places.datasets, source, released.deks)
@@ -178,7 +185,7 @@ class Keyfetch:
         config, dataset_id = self._config, dataset.dataset.spec.dataset_id
         private = PrivateKey.generate()
         public_key = private.public_key().encode()
-        token = self._places.token.read_text().strip()  # read each time: the kubelet renews it
+        token = self._read_token()
         challenge = self._service.challenge(
             ChallengeRequest(
                 namespace=config.namespace,
@@ -221,6 +228,13 @@ class Keyfetch:
             verify_keyring(keyring, epoch, dek)
         mac = confirmation(encode_shares(deks), digest)
         return Released(deks=deks, confirmation=ConfirmRequest(release_id=reply.release_id, mac=mac))
+
+    def _read_token(self) -> str:
+        """Return the newest token; the kubelet renews it, so it is read for each exchange."""
+        try:
+            return self._places.token.read_text().strip()
+        except OSError as error:
+            raise UsageError(f"the pod's token {self._places.token} cannot be read: {error.strerror}") from error
 
     def _confirm(self, name: str, request: ConfirmRequest) -> None:
         for attempt in range(1, CONFIRM_ATTEMPTS + 1):
@@ -281,9 +295,9 @@ def status_of(error: LetheError | OSError) -> ExitStatus:
             return ExitStatus.SERVICE_AWAY if error.side is Side.KEY_SERVICE else ExitStatus.STORAGE_AWAY
         case CredentialsError():
             return ExitStatus.CREDENTIALS
-        case UsageError() | ProtocolError():
+        case InputError() | ProtocolError():
             return ExitStatus.CONFIGURATION
-        case InputError() | OSError():
+        case NoRoomError() | OSError():
             return ExitStatus.NO_ROOM
         case _:
             return ExitStatus.DATASET

@@ -10,6 +10,7 @@ Methods block; the service calls them through `StoreThread`.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +37,9 @@ class Store:
 
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives its log files the mode of the database, so that is made first.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        file.chmod(0o600)
         self._engine = sa.create_engine(f"sqlite:///{file}", connect_args={"timeout": _BUSY_SECONDS})
         sa.event.listen(self._engine, "connect", _configure)
         sa.event.listen(self._engine, "begin", _begin)
@@ -48,7 +52,6 @@ class Store:
                     f"{SCHEMA_VERSION}; run the version that wrote it"
                 )
             connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        file.chmod(0o600)
 
     def close(self) -> None:
         """Close all connections."""
@@ -213,7 +216,7 @@ class Store:
     def audit_heads(self) -> dict[str, ChainHead]:
         """Return the last record of every chain."""
         with self._transaction() as connection:
-            chains = connection.execute(sa.select(sa.distinct(AUDIT.c.chain))).scalars().all()
+            chains = connection.execute(sa.select(AUDIT.c.chain).distinct()).scalars().all()
             return {chain: _head(connection, chain) for chain in chains}
 
     @contextmanager
