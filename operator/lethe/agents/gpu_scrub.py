@@ -7,7 +7,8 @@
    same, and nothing that an earlier scrub left passes for this one's pattern.
 4. Each pass goes over all pieces before the next begins, so that a check reads memory and not a cache.
 5. A mismatch does not stop it: the zeros still go over everything. The verdict is Failed all the same.
-6. The page with the counters is wiped at the end, but cannot be measured; `EXCLUSIONS` names it.
+6. The counters lie in the first 32 bytes of a page that is scrubbed like the others from there on. Those 32 bytes are
+   wiped at the end, but cannot be measured; `EXCLUSIONS` names them.
 """
 
 import time
@@ -25,10 +26,11 @@ from lethe.model.scrub import GpuReport, Residue
 
 PAGE_BYTES: Final = 64 * 1024
 WORD_BYTES: Final = 16
+COUNTER_BYTES: Final = 2 * WORD_BYTES
 EXCLUSIONS: Final = (
     "memory that the driver and its firmware reserve",
     "the scrubber's own context: page tables and code",
-    "one page of 64 KiB for the scrubber's counters: wiped, not measured",
+    "32 bytes for the scrubber's counters: wiped, not measured",
     "memory rows that were remapped or retired",
     "shared memory of the multiprocessors",
     "registers",
@@ -88,10 +90,11 @@ class GpuScrub:
         self._coverage_floor = coverage_floor
         self._tell = tell
         self._pieces: list[_Piece] = []
-        counters = gpu.take_classic(PAGE_BYTES)
-        if counters is None:
-            raise GpuError(reasons.OUT_OF_MEMORY, "not even the counters' 64 KiB can be allocated on the GPU")
-        self._counters = counters
+        page = gpu.take_classic(PAGE_BYTES)
+        if page is None:
+            raise GpuError(reasons.OUT_OF_MEMORY, "not even 64 KiB can be allocated on the GPU: somebody else holds it")
+        self._counters = DeviceMemory(page.address, COUNTER_BYTES)
+        self._rest = DeviceMemory(page.address + COUNTER_BYTES, PAGE_BYTES - COUNTER_BYTES)
 
     def run(self) -> GpuReport:
         """Scrub and return the report with its verdict; raise GpuError when the driver fails."""
@@ -116,11 +119,9 @@ class GpuScrub:
 
     def _hold(self) -> None:
         first = 0
-        for memory in hold(self._gpu):
+        for memory in (self._rest, *hold(self._gpu)):
             self._pieces.append(_Piece(memory, first))
             first += memory.length // WORD_BYTES
-        if not self._pieces:
-            raise GpuError(reasons.OUT_OF_MEMORY, "no memory can be allocated on the GPU: somebody else holds it")
         self._update(bytes_held=self._held())
 
     def _probe(self) -> None:

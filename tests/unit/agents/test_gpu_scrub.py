@@ -89,7 +89,7 @@ def test_passes_follow_each_other_over_all_pieces() -> None:
     assert told == ["hold", *PASSES]
     assert list(report.durations) == ["hold", *PASSES]
     kernels = [kernel for kernel, _ in gpu.launched if kernel != "write"]
-    pieces = len(gpu.taken) - 1
+    pieces = len(gpu.taken)
     expected = [f"lethe_{name}" for name in PASSES for _ in range(pieces)]
     assert kernels == [*expected, "lethe_zero"]
 
@@ -114,7 +114,7 @@ def test_fill_and_verify_share_a_key_of_this_scrub_and_gpu() -> None:
 def test_counts_residue_over_all_pieces() -> None:
     gpu = RecordingGpu(8 * MIB, largest=4 * MIB, counters={"lethe_probe": (5, 2, 99)})
     report, _ = scrub(gpu, 8 * MIB, floor=0.5)
-    pieces = len(gpu.taken) - 1
+    pieces = len(gpu.taken)
     assert report.residue is not None
     assert (report.residue.nonzero_bytes, report.residue.nonzero_pages) == (5 * 16 * pieces, 2 * pieces)
     assert report.verdict == "Cleared"
@@ -132,11 +132,19 @@ def test_a_mismatch_fails_and_the_zeros_still_go_over_everything() -> None:
 def test_coverage_below_the_floor_fails() -> None:
     report, _ = scrub(RecordingGpu(4 * MIB), total=8 * MIB)
     assert (report.verdict, report.reason) == ("Failed", reasons.COVERAGE_TOO_LOW)
-    assert report.coverage == pytest.approx((4 * MIB - PAGE_BYTES) / (8 * MIB))
+    assert report.coverage == (4 * MIB - 32) / (8 * MIB)
 
 
-@pytest.mark.parametrize("free", [0, PAGE_BYTES])
-def test_a_gpu_that_is_full_is_an_error(free: int) -> None:
+def test_the_counters_take_two_words_of_a_page_that_is_scrubbed_too() -> None:
+    gpu = RecordingGpu(2 * PAGE_BYTES)
+    report, _ = scrub(gpu, 2 * PAGE_BYTES)
+    assert report.bytes_held == 2 * PAGE_BYTES - 32
+    probed = [arguments[:2] for kernel, arguments in gpu.launched if kernel == "lethe_probe"]
+    assert probed == [(PAGE_BYTES + 32, PAGE_BYTES // 16 - 2), (2 * PAGE_BYTES, PAGE_BYTES // 16)]
+    assert gpu.launched[-1] == ("lethe_zero", (PAGE_BYTES, 2))
+
+
+def test_a_gpu_that_is_full_is_an_error() -> None:
     with pytest.raises(GpuError) as raised:
-        scrub(RecordingGpu(free), 4 * MIB)
+        scrub(RecordingGpu(PAGE_BYTES - 1), 4 * MIB)
     assert raised.value.reason == reasons.OUT_OF_MEMORY

@@ -37,7 +37,7 @@ class Scrub:
             boot_id=BOOT,
             epoch=3,
             nonce="5a" * 32,
-            gpu_count=2,
+            gpu_count=len(machine.gpus),
             coverage_floor=FLOOR,
             timeout_seconds=60,
         )
@@ -77,7 +77,8 @@ class Scrub:
 
 
 @pytest.fixture
-def machine(make_machine: Callable[..., Machine]) -> Machine:
+def pair(make_machine: Callable[..., Machine]) -> Machine:
+    """A machine with two GPUs; `machine` has one, which is quicker."""
     return make_machine(count=2, mib=MIB)
 
 
@@ -87,12 +88,12 @@ def write_memory(machine: Machine, number: int, offset: int, data: bytes) -> Non
         memory.write(data)
 
 
-def test_a_fresh_node_is_cleared(machine: Machine, tmp_path: Path) -> None:
-    report, clearance = Scrub(machine, tmp_path).run()
+def test_a_fresh_node_is_cleared(pair: Machine, tmp_path: Path) -> None:
+    report, clearance = Scrub(pair, tmp_path).run()
     assert clearance == Cleared(
-        gpus=[gpu.uuid for gpu in machine.gpus],
+        gpus=[gpu.uuid for gpu in pair.gpus],
         residue_bytes=0,
-        coverage=pytest.approx((MIB * 1024 - 832) / (MIB * 1024)),
+        coverage=1 - ((768 << 10) + 32) / (MIB << 20),  # the driver's reserve, the context, the counters
         leak=False,
     )
     assert (report.boot_id, report.node_uid, report.epoch) == (BOOT, "node-uid", 3)
@@ -103,18 +104,18 @@ def test_a_fresh_node_is_cleared(machine: Machine, tmp_path: Path) -> None:
         assert gpu.after is not None and gpu.after.memory_used == 0
 
 
-def test_what_a_tenant_left_is_measured_and_gone(machine: Machine, tmp_path: Path) -> None:
+def test_what_a_tenant_left_is_measured_and_gone(pair: Machine, tmp_path: Path) -> None:
     secret = b"secret of acme!!" * 5
-    write_memory(machine, 1, SECRET_OFFSET, secret)
-    write_memory(machine, 1, SECRET_OFFSET + (1 << 20), b"\x01")
-    report, clearance = Scrub(machine, tmp_path).run()
+    write_memory(pair, 1, SECRET_OFFSET, secret)
+    write_memory(pair, 1, SECRET_OFFSET + (1 << 20), b"\x01")
+    report, clearance = Scrub(pair, tmp_path).run()
     assert isinstance(clearance, Cleared) and clearance.residue_bytes == 6 * 16
     clean, dirty = (gpu.residue for gpu in report.gpus)
     assert clean is not None and clean.nonzero_bytes == 0
     assert dirty is not None and dirty.nonzero_pages == 2
     assert clean.digest != dirty.digest
     assert secret[:16].hex() not in msgspec.json.encode(report).decode()
-    memory = (machine.gpus[1].folder / "mem").read_bytes()
+    memory = (pair.gpus[1].folder / "mem").read_bytes()
     assert not any(memory)
 
 
@@ -141,38 +142,37 @@ def test_the_simulated_driver_tells_that_it_does_not_clear(machine: Machine, tmp
 
 
 FAULTS: list[Any] = [
-    pytest.param({"bit_flip_offset": SECRET_OFFSET}, {}, reasons.VERIFY_MISMATCH, id="bit flips after the pattern"),
+    pytest.param({"bit_flip_offset": SECRET_OFFSET}, reasons.VERIFY_MISMATCH, id="bit flips after the pattern"),
     pytest.param(
-        {"bit_flip_offset": SECRET_OFFSET, "bit_flip_after": "zero"}, {}, reasons.VERIFY_MISMATCH, id="or after zeros"
+        {"bit_flip_offset": SECRET_OFFSET, "bit_flip_after": "zero"}, reasons.VERIFY_MISMATCH, id="or after zeros"
     ),
-    pytest.param({"stuck_offset": SECRET_OFFSET, "stuck_value": 7}, {}, reasons.VERIFY_MISMATCH, id="stuck cell"),
-    pytest.param({"out_of_memory_after": 10 << 20}, {}, reasons.COVERAGE_TOO_LOW, id="not all memory to be had"),
-    pytest.param({"out_of_memory_after": 600 << 10}, {}, reasons.OUT_OF_MEMORY, id="only a context fits"),
-    pytest.param({"out_of_memory_after": 1}, {}, reasons.OUT_OF_MEMORY, id="not even a context"),
-    pytest.param({"uncorrectable_ecc": 1}, {}, reasons.ECC_UNCORRECTABLE, id="uncorrectable error"),
-    pytest.param({"lost": 1}, {}, reasons.GPU_LOST, id="lost"),
-    pytest.param({"hang": 1}, {"timeout_seconds": 3}, reasons.GPU_HANG, id="hangs"),
-    pytest.param({"mig": 1}, {}, reasons.MIG_ENABLED, id="MIG"),
-    pytest.param({"remap_pending": 1}, {}, reasons.RECOVERY_REQUIRED, id="remapped row waits for a reset"),
-    pytest.param({"recovery_action": 2}, {}, reasons.RECOVERY_REQUIRED, id="driver wants a reboot"),
+    pytest.param({"stuck_offset": SECRET_OFFSET, "stuck_value": 7}, reasons.VERIFY_MISMATCH, id="stuck cell"),
+    pytest.param({"out_of_memory_after": 10 << 20}, reasons.COVERAGE_TOO_LOW, id="not all memory to be had"),
+    pytest.param({"out_of_memory_after": 512 << 10}, reasons.OUT_OF_MEMORY, id="only a context fits"),
+    pytest.param({"out_of_memory_after": 1}, reasons.OUT_OF_MEMORY, id="not even a context"),
+    pytest.param({"uncorrectable_ecc": 1}, reasons.ECC_UNCORRECTABLE, id="uncorrectable error"),
+    pytest.param({"lost": 1}, reasons.GPU_LOST, id="lost"),
+    pytest.param({"mig": 1}, reasons.MIG_ENABLED, id="MIG"),
+    pytest.param({"remap_pending": 1}, reasons.RECOVERY_REQUIRED, id="remapped row waits for a reset"),
+    pytest.param({"recovery_action": 2}, reasons.RECOVERY_REQUIRED, id="driver wants a reboot"),
 ]
 
 
-@pytest.mark.parametrize(("faults", "changes", "reason"), FAULTS)
+@pytest.mark.parametrize(("faults", "reason"), FAULTS)
 def test_a_fault_of_one_gpu_fails_the_node_and_the_other_is_reported(
-    machine: Machine, tmp_path: Path, faults: dict[str, int | str], changes: dict[str, Any], reason: str
+    pair: Machine, tmp_path: Path, faults: dict[str, int | str], reason: str
 ) -> None:
-    machine.set_faults(1, **faults)
-    report, clearance = Scrub(machine, tmp_path, **changes).run()
+    pair.set_faults(1, **faults)
+    report, clearance = Scrub(pair, tmp_path).run()
     assert [gpu.verdict for gpu in report.gpus] == ["Cleared", "Failed"]
     assert report.gpus[1].reason == report.reason == reason
     assert isinstance(clearance, NotCleared) and clearance.reason == reason
     assert report.message
 
 
-def test_a_driver_that_does_not_match_fails_without_gpus(machine: Machine, tmp_path: Path) -> None:
-    machine.set_faults(0, driver_mismatch=1)
-    report, clearance = Scrub(machine, tmp_path).run()
+def test_a_driver_that_does_not_match_fails_without_gpus(pair: Machine, tmp_path: Path) -> None:
+    pair.set_faults(0, driver_mismatch=1)
+    report, clearance = Scrub(pair, tmp_path).run()
     assert (report.reason, report.gpus) == (reasons.DRIVER_MISMATCH, [])
     assert isinstance(clearance, NotCleared) and clearance.reason == reasons.DRIVER_MISMATCH
 
@@ -180,11 +180,9 @@ def test_a_driver_that_does_not_match_fails_without_gpus(machine: Machine, tmp_p
 @pytest.mark.parametrize(
     "changes", [{"gpu_count": 1}, {"gpu_count": 3}, {"gpus": ["GPU-other", "GPU-another"]}], ids=str
 )
-def test_other_gpus_than_expected_fail_and_are_scrubbed(
-    machine: Machine, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    write_memory(machine, 0, SECRET_OFFSET, b"x" * 16)
-    report, clearance = Scrub(machine, tmp_path, **changes).run()
+def test_other_gpus_than_expected_fail_and_are_scrubbed(pair: Machine, tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_memory(pair, 0, SECRET_OFFSET, b"x" * 16)
+    report, clearance = Scrub(pair, tmp_path, **changes).run()
     assert report.reason == reasons.GPU_SET_MISMATCH
     assert isinstance(clearance, NotCleared) and clearance.reason == reasons.GPU_SET_MISMATCH
     assert [gpu.verdict for gpu in report.gpus] == ["Cleared", "Cleared"]
@@ -198,7 +196,7 @@ def test_a_node_that_was_rebooted_meanwhile_is_not_cleared(machine: Machine, tmp
 def test_a_process_that_still_holds_a_gpu_is_ended_and_named(machine: Machine, tmp_path: Path) -> None:
     leftover = """
         open_gpu()
-        write(allocate(1 << 20), b"secret of acme!!" * 65536)
+        write(allocate(65536), b"secret of acme!!" * 4096)
         answer(ready=True)
         sys.stdin.readline()
     """
@@ -208,7 +206,8 @@ def test_a_process_that_still_holds_a_gpu_is_ended_and_named(machine: Machine, t
         assert client.process.wait() == -signal.SIGKILL
     assert [process.pid for process in report.gpus[0].killed] == [client.process.pid]
     assert report.gpus[0].facts.processes == 1
-    assert isinstance(clearance, Cleared) and clearance.residue_bytes > 900_000
+    # The page that lies where the scrubber's counters come to lie: all but those is measured.
+    assert isinstance(clearance, Cleared) and clearance.residue_bytes == 65536 - 32
 
 
 def read_until(process: subprocess.Popen[str], sentence: str) -> None:
@@ -220,14 +219,22 @@ def read_until(process: subprocess.Popen[str], sentence: str) -> None:
 
 
 def test_a_gpu_lost_during_the_scrub_is_called_lost(machine: Machine, tmp_path: Path) -> None:
-    machine.set_faults(1, hang=1)
+    machine.set_faults(0, hang=1)
     scrub = Scrub(machine, tmp_path)
     with scrub.start() as process:
-        read_until(process, f"{machine.gpus[1].uuid}: probe")
-        machine.set_faults(1, lost=1)
+        read_until(process, f"{machine.gpus[0].uuid}: probe")
+        machine.set_faults(0, lost=1)
         report, _ = scrub.finish(process)
     assert report.reason == reasons.GPU_LOST
-    assert report.gpus[1].bytes_held > 0 and report.gpus[1].bytes_probed == 0
+    assert report.gpus[0].bytes_held > 0 and report.gpus[0].bytes_probed == 0
+
+
+def test_a_gpu_that_hangs_is_given_up_at_the_deadline(machine: Machine, tmp_path: Path) -> None:
+    machine.set_faults(0, hang=1)
+    report, clearance = Scrub(machine, tmp_path, timeout_seconds=1).run()
+    assert report.reason == reasons.GPU_HANG
+    assert isinstance(clearance, NotCleared) and clearance.reason == reasons.GPU_HANG
+    assert report.gpus[0].after is not None and report.gpus[0].after.memory_used == 0
 
 
 def worker_on(machine: Machine, number: int) -> int:
@@ -241,18 +248,19 @@ def worker_on(machine: Machine, number: int) -> int:
     return int(pid)
 
 
-def test_a_worker_that_dies_fails_its_gpu(machine: Machine, tmp_path: Path) -> None:
-    machine.set_faults(1, hang=1)
-    scrub = Scrub(machine, tmp_path)
+def test_a_worker_that_dies_fails_its_gpu(pair: Machine, tmp_path: Path) -> None:
+    pair.set_faults(1, hang=1)
+    scrub = Scrub(pair, tmp_path)
     with scrub.start() as process:
-        read_until(process, f"{machine.gpus[1].uuid}: probe")
-        os.kill(worker_on(machine, 1), signal.SIGKILL)
+        read_until(process, f"{pair.gpus[1].uuid}: probe")
+        os.kill(worker_on(pair, 1), signal.SIGKILL)
         report, _ = scrub.finish(process)
-    assert (report.gpus[1].verdict, report.reason) == ("Failed", reasons.DRIVER_ERROR)
+    assert [gpu.verdict for gpu in report.gpus] == ["Cleared", "Failed"]
+    assert report.reason == reasons.DRIVER_ERROR
     assert "exit code -9" in report.message
 
 
-@pytest.mark.parametrize("config", ["", "{}", '{"nonce": 1}'])
+@pytest.mark.parametrize("config", ["", "{}"])
 def test_a_bad_configuration_is_refused(machine: Machine, tmp_path: Path, config: str) -> None:
     with Scrub(machine, tmp_path).start("--config", config) as process:
         _, error = process.communicate(timeout=30)
