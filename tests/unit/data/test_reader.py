@@ -1,0 +1,175 @@
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import lethe.data
+from lethe.adapters.objectstore import FolderStore
+from lethe.data.objects import ObjectWriter
+from lethe.data.reader import EncryptedFiles
+from lethe.model.errors import AuthenticationError, CryptoError, InputError
+from tests.common.datasets import RECORD, Dataset, content, seal_files
+
+FILES = {
+    "a": b"first",
+    "b/empty": b"",
+    "b/many": content(11 * RECORD + 3),
+    "c": content(RECORD),
+    **{f"d/{number:02d}": content(700 + number) for number in range(30)},
+}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return seal_files(tmp_path, FILES)
+
+
+@pytest.fixture
+def pod(tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What keyfetch leaves."""
+    folder = tmp_path / "run" / "digits"
+    folder.mkdir(parents=True)
+    (folder / "source.json").write_bytes(msgspec.json.encode(dataset.source))
+    (folder / "dek.1").write_bytes(dataset.access.deks[1])
+    monkeypatch.setenv("LETHE_DATASETS", str(tmp_path / "run"))
+    return folder
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Record each request to storage."""
+    made: list[str] = []
+    whole, part = FolderStore.get, FolderStore.get_range
+
+    def get(self: FolderStore, key: str, limit: int | None = None) -> bytes:
+        made.append(f"get {key}")
+        return whole(self, key, limit)
+
+    def get_range(self: FolderStore, key: str, start: int, length: int) -> bytes:
+        made.append(f"range {key}")
+        return part(self, key, start, length)
+
+    monkeypatch.setattr(FolderStore, "get", get)
+    monkeypatch.setattr(FolderStore, "get_range", get_range)
+    yield made
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 30_000, 1 << 30], ids=["ranges", "both", "whole"])
+def test_files_are_read_by_number_and_by_name(dataset: Dataset, cache_bytes: int) -> None:
+    files = EncryptedFiles(dataset.source, dataset.access.deks, cache_bytes=cache_bytes)
+    assert len(files) == len(FILES)
+    assert list(files.names) == sorted(FILES)
+    assert dict(zip(files.names, files, strict=True)) == FILES
+    assert {name: files[name] for name in FILES} == FILES
+    assert list(files.sizes) == [len(FILES[name]) for name in sorted(FILES)]
+    assert files[-1] == FILES[max(FILES)]
+    assert files.__getitems__([2, 0, 2]) == [files[2], files[0], files[2]]
+    assert "c" in files and "nothing" not in files and 3 not in files
+
+
+def test_what_is_not_there_is_an_error(dataset: Dataset) -> None:
+    files = EncryptedFiles(dataset.source, dataset.access.deks)
+    with pytest.raises(KeyError, match="nothing"):
+        files["nothing"]
+    for number in (len(FILES), -len(FILES) - 1):
+        with pytest.raises(IndexError):
+            files[number]
+
+
+def test_a_job_opens_its_dataset_by_name(pod: Path) -> None:
+    assert lethe.data.open("digits")["a"] == b"first"
+
+
+def test_an_unknown_name_is_told_what_there_is(pod: Path) -> None:
+    for name in ("letters", "../digits", ""):
+        with pytest.raises(InputError, match="found digits in"):
+            lethe.data.open(name)
+
+
+def test_opening_fetches_nothing_and_each_object_once(pod: Path, dataset: Dataset, requests: list[str]) -> None:
+    files = lethe.data.open("digits")
+    assert requests == []
+    for _ in range(2):
+        assert list(files) == [FILES[name] for name in sorted(FILES)]
+    made = sorted(requests)
+    names = [dataset.sealed.index.object, *(path.name for path in dataset.objects)]
+    assert made == sorted(f"get {name}" for name in names)
+
+
+def test_beyond_the_cache_headers_are_fetched_once(dataset: Dataset, requests: list[str]) -> None:
+    files = EncryptedFiles(dataset.source, dataset.access.deks, cache_bytes=0)
+    requests.clear()
+    for _ in range(3):
+        files["a"]
+    name = dataset.objects[0].name
+    assert requests.count(f"range {name}") == 4
+
+
+def test_it_pickles_without_keys(pod: Path, dataset: Dataset) -> None:
+    files = lethe.data.open("digits")
+    files["a"]
+    data = pickle.dumps(files)
+    assert dataset.access.deks[1] not in data
+    assert pickle.loads(data)["b/many"] == FILES["b/many"]
+
+
+def test_with_keys_in_memory_it_refuses_to_pickle(dataset: Dataset) -> None:
+    with pytest.raises(TypeError, match="keys never go"):
+        pickle.dumps(EncryptedFiles(dataset.source, dataset.access.deks))
+
+
+def test_a_source_without_keys_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(InputError, match="give `keys`"):
+        lethe.data.open(dataset.source)
+
+
+def test_a_key_file_of_another_length_is_refused(pod: Path) -> None:
+    (pod / "dek.1").write_bytes(b"short")
+    with pytest.raises(InputError, match=r"dek.1 is not a key"):
+        lethe.data.open("digits")["a"]
+    (pod / "dek.1").unlink()
+    with pytest.raises(InputError, match="has no key"):
+        lethe.data.open("digits")["a"]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30], ids=["ranges", "whole"])
+def test_a_changed_record_is_an_error_and_its_neighbours_still_read(dataset: Dataset, cache_bytes: int) -> None:
+    number = dataset.access.load_index().find("d/07")
+    ((objects, piece),) = dataset.access.load_index().pieces(number)
+    path = dataset.objects[objects]
+    data = bytearray(path.read_bytes())
+    data[piece.offset + 5] ^= 1
+    path.write_bytes(data)
+    files = EncryptedFiles(dataset.source, dataset.access.deks, cache_bytes=cache_bytes)
+    with pytest.raises(AuthenticationError, match=f"object {path.name}: record {piece.record} is not authentic"):
+        files["d/07"]
+    assert files["d/06"] == FILES["d/06"] and files["d/08"] == FILES["d/08"]
+
+
+def test_a_child_goes_on_reading_after_fork(pod: Path) -> None:
+    files = lethe.data.open("digits")
+    assert files["a"] == b"first"
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if files["c"] == FILES["c"] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_writer_that_was_copied_by_fork_refuses() -> None:
+    writer = ObjectWriter(
+        bytes(32), dataset_id=bytes(16), object_id=bytes(16), epoch=1, record_bits=12, salt=bytes(32), length=1000
+    )
+    writer.append(b"parent")
+    child = os.fork()
+    if child == 0:
+        try:
+            writer.append(b"child")
+        except CryptoError as error:
+            os._exit(7 if "copied by fork" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    writer.append(b"parent goes on")
+    assert len(writer.finish()) == 1000
