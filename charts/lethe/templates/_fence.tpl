@@ -20,9 +20,12 @@ authorizer.serviceAccount('lethe-system', 'open-nodes').group('lethe.dev').resou
 && !authorizer.serviceAccount('lethe-system', 'open-nodes').group('lethe.dev').resource('gpunodes').namespace('lethe-open').name('canary.never-granted').check('host').allowed()
 {{- end }}
 
-{{/* Is the request's namespace a tenant's? The operator alone sets the label. */}}
+{{/*
+Is the request's namespace a tenant's? The operator alone sets the label. For validations and their variables only:
+matchConditions see no namespaceObject; there, use matchConstraints.namespaceSelector.
+*/}}
 {{- define "lethe.fence.tenantNamespace" -}}
-namespaceObject != null && has(namespaceObject.metadata.labels) && 'lethe.dev/tenant' in namespaceObject.metadata.labels
+has(namespaceObject.metadata.labels) && 'lethe.dev/tenant' in namespaceObject.metadata.labels
 {{- end }}
 
 {{/* Is it a pod of Lethe's? By its name, which nobody can change. Argument: expression of the name. */}}
