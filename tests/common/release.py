@@ -90,7 +90,9 @@ class FakeKube:
         self.cluster = cluster
         self.reviews: dict[str, Object] = {TOKEN: build_review()}
         self.error: Exception | None = None
-        self.patches: list[Object] = []
+        self.patches: Objects = []
+        self.more_keys: Objects = []
+        """TenantKeys that are listed before the cluster's own."""
 
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Object | None:
         for item in self._all(kind):
@@ -134,7 +136,7 @@ class FakeKube:
             GPU_NODE: [cluster.gpu_node],
             RECEIPT: [cluster.receipt, cluster.previous_receipt],
             DATASET: [cluster.dataset],
-            TENANT_KEY: [cluster.tenant_key],
+            TENANT_KEY: [*self.more_keys, cluster.tenant_key],
         }
         return [item for item in items[kind] if item is not None]
 

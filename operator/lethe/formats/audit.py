@@ -8,7 +8,7 @@
 4. A record never holds a token, a nonce, a key or a share; the token's credential id says which token it was.
 
 `verify_chain` finds edits, gaps, swaps and records of other chains. Truncation shows against the last head that
-somebody else has seen, which is why heads are logged and given to `verify_chain` again.
+somebody else has seen: the service logs each one, and `verify_chain` takes one.
 """
 
 from collections.abc import Iterable

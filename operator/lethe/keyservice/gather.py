@@ -90,7 +90,7 @@ class Gatherer:
 
     async def tenants_of(self, namespace: str) -> tuple[Tenant, ...]:
         """Return all tenants that claim a namespace."""
-        tenants = [_convert(item, Tenant) for item in await self._kube.list(TENANT)]
+        tenants = [parse_object(item, Tenant) for item in await self._kube.list(TENANT)]
         return tuple(tenant for tenant in tenants if namespace in tenant.spec.namespaces)
 
     async def _receipts(
@@ -116,10 +116,11 @@ class Gatherer:
 
     async def _typed(self, kind: Kind, to: type[_Typed], name: str, namespace: str = "") -> _Typed | None:
         item = await self._kube.get(kind, name, namespace)
-        return None if item is None else _convert(item, to)
+        return None if item is None else parse_object(item, to)
 
 
-def _convert(item: dict[str, Any], to: type[_Typed]) -> _Typed:
+def parse_object(item: dict[str, Any], to: type[_Typed]) -> _Typed:
+    """Return an object of the API server as its type; raise UnavailableError for contents of another version."""
     try:
         return msgspec.convert(item, to)
     except msgspec.ValidationError as error:

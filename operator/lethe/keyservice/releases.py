@@ -86,6 +86,7 @@ class Releases:
         identity: Identity | None = None
         try:
             identity = await self._challenges.identify(request)
+            self._pod_limit.take(f"{identity.namespace}/{identity.pod}")
             evidence = await self._gatherer.gather(claim, identity, challenge, self._receipt_keys())
             approval = decide_release(evidence)
             self._tenant_limit.take(approval.tenant)

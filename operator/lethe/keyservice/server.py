@@ -58,7 +58,7 @@ class Keyservice:
             store=self._store,
             keys=keys,
             receipt_keys=self._receipt_keys.refresh,
-            pod_limit=RateLimit("pod", per_second=2, burst=20, clock=clock),
+            pod_limit=RateLimit("pod", per_second=4, burst=40, clock=clock),
             tenant_limit=RateLimit("tenant", per_second=50, burst=200, clock=clock),
             now=now,
         )

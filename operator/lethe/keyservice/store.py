@@ -5,6 +5,7 @@
 2. A nonce is consumed by one statement that finds it unused; only its hash is kept.
 3. A release is counted in the transaction that writes its audit intent: neither exists without the other.
 4. Private keys are kept wrapped, and audit records as the exact bytes that their hashes cover.
+5. Each audit record is also logged once it is durable, with its hash: whoever collects the log has seen the head.
 
 Methods block; the service calls them through `StoreThread`.
 """
@@ -20,6 +21,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import msgspec
 import sqlalchemy as sa
+import structlog
 
 from lethe.crypto.derive import sha256
 from lethe.decisions.evidence import Challenge
@@ -28,8 +30,11 @@ from lethe.keyservice.tables import AUDIT, CHALLENGES, RELEASES, SCHEMA_VERSION,
 from lethe.model.errors import ReleaseRefused, UnavailableError, UsageError
 
 _BUSY_SECONDS: Final = 5
+_WRITTEN: Final = "audit records written"
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+
+_log = structlog.get_logger()
 
 
 class Store:
@@ -223,11 +228,15 @@ class Store:
     def _transaction(self) -> Iterator[sa.Connection]:
         try:
             with self._engine.begin() as connection:
+                written: list[dict[str, Any]] = []
+                connection.info[_WRITTEN] = written
                 yield connection
         except sa.exc.DBAPIError as error:
             raise UnavailableError(
                 f"the key service's database cannot be used: {error.orig}; look at its volume"
             ) from error
+        for record in written:
+            _log.info("audit", **record)
 
 
 class StoreThread:
@@ -293,3 +302,4 @@ def _append(connection: sa.Connection, tenant: str, event: AuditEvent) -> None:
     chain = tenant or SERVICE_CHAIN
     record, head = encode_record(chain, _head(connection, chain), event)
     connection.execute(sa.insert(AUDIT).values(chain=chain, sequence=head.sequence, sha256=head.sha256, record=record))
+    connection.info[_WRITTEN].append({"record": record.decode(), "sha256": head.sha256})

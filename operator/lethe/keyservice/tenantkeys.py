@@ -21,6 +21,7 @@ from lethe.crypto.hpke import PrivateKey, SuiteName
 from lethe.formats.audit import AuditEvent
 from lethe.formats.binding import Binding
 from lethe.formats.quantity import format_time
+from lethe.keyservice.gather import parse_object
 from lethe.keyservice.store import StoreThread
 from lethe.keyservice.tables import StoredKey
 from lethe.model import reasons
@@ -107,11 +108,20 @@ class TenantKeyPublisher:
     async def publish_all(self) -> None:
         """Make the keys that are missing and correct the statuses that differ."""
         objects, tenants = await asyncio.gather(self._kube.list(TENANT_KEY), self._kube.list(TENANT))
-        claims = [msgspec.convert(item, Tenant) for item in tenants]
+        claims = [parse_object(item, Tenant) for item in tenants]
         for item in objects:
-            key = msgspec.convert(item, TenantKey)
-            if key.metadata.deletion_timestamp is None:
-                await self._publish(key, claims)
+            try:
+                key = parse_object(item, TenantKey)
+                if key.metadata.deletion_timestamp is None:
+                    await self._publish(key, claims)
+            except LetheError as error:  # one key's trouble is not the others'
+                metadata = item["metadata"]
+                _log.error(
+                    "tenant key not published",
+                    namespace=metadata["namespace"],
+                    name=metadata["name"],
+                    error=str(error),
+                )
 
     async def _publish(self, key: TenantKey, tenants: list[Tenant]) -> None:
         status = await self._status(key, tenants)

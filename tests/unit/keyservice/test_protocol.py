@@ -1,6 +1,7 @@
 """The whole release protocol over TLS, between the real client and the real service; only the API server is a fake."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -306,16 +307,27 @@ async def test_the_intent_is_durable_before_the_vault_is_asked(
     assert seen == ["key-created", "intent"]
 
 
+async def test_open_challenges_of_one_pod_are_few(running: Running) -> None:
+    exchange = Exchange(running, random_bytes(32))
+
+    def ask_often() -> None:
+        for _ in range(17):
+            exchange.challenge()
+
+    assert (await refused(ask_often)).check == "challenge-limit"
+
+
 async def test_too_many_requests_of_one_pod_are_slowed_down(running: Running) -> None:
     exchange = Exchange(running, random_bytes(32))
 
     def ask_often() -> None:
-        for _ in range(30):
-            exchange.challenge()
+        for _ in range(41):
+            with contextlib.suppress(ReleaseRefused):
+                exchange.release(nonce="00" * 32)
 
-    with pytest.raises((UnavailableError, ReleaseRefused)):
+    with pytest.raises(UnavailableError, match="more than 4 times a second"):
         await asyncio.to_thread(ask_often)
-    running.clock.move(120)
+    running.clock.move(60)
     await asyncio.to_thread(exchange.run)
 
 

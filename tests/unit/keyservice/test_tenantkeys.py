@@ -112,3 +112,15 @@ async def test_an_object_being_deleted_is_left_alone(publisher: TenantKeyPublish
     kube.cluster.tenant_key["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"  # type: ignore[index]
     await publisher.publish_all()
     assert kube.patches == []
+
+
+async def test_an_object_of_a_newer_version_does_not_stop_the_others(
+    publisher: TenantKeyPublisher, kube: FakeKube
+) -> None:
+    newer = build_tenant_key()
+    newer["metadata"]["name"] = "newer"
+    newer["spec"]["suite"] = "suite of tomorrow"
+    kube.more_keys = [newer]
+    await publisher.publish_all()
+    assert "status" not in newer
+    assert ready(kube) == ("True", "KeyPublished")
