@@ -21,7 +21,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="lethe.keyfetch_main", description="Fetches the keys of a job's datasets.")
     parser.add_argument("--config", required=True, help="JSON of lethe.model.agentconfig.KeyfetchConfig")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    # Plain sentences: the operator shows the last one in the job's status.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     places = Places()
     try:
         config = msgspec.json.decode(arguments.config, type=KeyfetchConfig)

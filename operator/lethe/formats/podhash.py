@@ -21,6 +21,7 @@ COVERED: Final = (
     "containers",
     "dnsConfig",
     "dnsPolicy",
+    "enableServiceLinks",
     "ephemeralContainers",
     "hostAliases",
     "hostIPC",

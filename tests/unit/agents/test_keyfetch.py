@@ -180,7 +180,7 @@ async def test_a_service_that_is_away_is_waited_for(pod: Pod, dek: bytes) -> Non
     pod.running.kube.error = UnavailableError("connection refused")
 
     def come_back() -> None:
-        assert pod.sentence.startswith("waiting for the key service, for ")
+        assert pod.sentence.startswith("waiting for the key service, 60 s at most: ")
         if len(pod.slept) == 3:
             pod.running.kube.error = None
 
