@@ -62,7 +62,7 @@ class Patience:
                     if isinstance(error, ReleaseRefused):
                         raise
                     raise GaveUpError(side, self._seconds, error) from error
-                # The same words each time: the operator repeats them in the job's status, and writes that when it changes.
+                # The same words each time: the operator repeats them in the job's status.
                 self._tell(f"waiting for {side.value}, {self._seconds} s at most: {error}")
                 self._sleep(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE)
