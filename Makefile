@@ -59,10 +59,10 @@ down: venv
 	$(BIN)/python -m tests.cluster down
 
 demo: venv
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m tests.demo
 
 demo-leak: venv
-	$(BIN)/python -m examples.demo leak
+	$(BIN)/python -m tests.demo leak
 
 # The built programs and images stay in the cache (~/.cache/lethe, or LETHE_CACHE): remove that folder to start afresh.
 clean:
