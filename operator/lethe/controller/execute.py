@@ -218,7 +218,7 @@ class Executor:
         )
         body = {
             "metadata": {"name": action.name, "labels": {names.LABEL_NODE: action.node}},
-            "spec": msgspec.to_builtins(spec),
+            "spec": {**msgspec.to_builtins(spec), "residueBytes": action.residue_bytes},
         }
         await self._api.create(kube.RECEIPT, body)
         self._metrics.residue_bytes.labels(action.node).inc(action.residue_bytes)
@@ -253,7 +253,7 @@ class Executor:
     ) -> None:
         patch = [
             *_tests(metadata.uid, metadata.resource_version),
-            {"op": "add", "path": "/status", "value": msgspec.to_builtins(status)},
+            {"op": "add", "path": "/status", "value": _written(status)},
         ]
         await self._api.patch(kind, metadata.name, metadata.namespace, patch, "status")
         await self._tell(kind, metadata, notes)
@@ -313,6 +313,13 @@ def _tests(uid: str, resource_version: str) -> list[Object]:
         {"op": "test", "path": "/metadata/uid", "value": uid},
         {"op": "test", "path": "/metadata/resourceVersion", "value": resource_version},
     ]
+
+
+def _written(status: msgspec.Struct) -> Object:
+    """Return a status for the wire: its phase stands there even when it is the first one, for people and columns."""
+    value: Object = msgspec.to_builtins(status)
+    phase = getattr(status, "phase", None)
+    return value if phase is None else {"phase": str(phase), **value}
 
 
 def _same(live: Object, body: Object) -> bool:

@@ -16,7 +16,7 @@ from lethe.adapters import kube
 from lethe.adapters.kube import Kind
 from lethe.adapters.metrics import OperatorMetrics
 from lethe.controller.queue import Wakeups
-from lethe.model.names import LABEL_ROLE, ROLE_SCRUB, ROLE_TRAIN
+from lethe.model.names import LABEL_ROLE, OPERATOR_ACCOUNT, ROLE_SCRUB, ROLE_TRAIN
 from lethe.specs.fence import ROLE_GRANT
 
 _KINDS: Final[dict[Kind, str | None]] = {
@@ -47,7 +47,15 @@ async def watch(wakeups: Wakeups, metrics: OperatorMetrics, stop: asyncio.Event)
         if selector is not None:
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = selector
         _register(registry, kind, wakeups, metrics)
-    await kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop)
+    # Kopf would make an identity for its peering from the user's name, which a container's numeric user does not have.
+    await kopf.operator(
+        registry=registry,
+        settings=settings,
+        standalone=True,
+        clusterwide=True,
+        stop_flag=stop,
+        identity=OPERATOR_ACCOUNT,
+    )
 
 
 def _register(registry: kopf.OperatorRegistry, kind: Kind, wakeups: Wakeups, metrics: OperatorMetrics) -> None:

@@ -209,6 +209,7 @@ def _queue(case: _Case, accepted: Accepted | ResourceError, admission: Admission
         return
     if not is_guarded(case.job):
         case.actions.append(GuardJob(job=case.job))
+        case.status = case.old
         return
     case.delete_pods()
     tenant = accepted.tenant.metadata.name

@@ -302,7 +302,7 @@ def _from_wire(view: memoryview, files: int) -> Iterator["array[int]"]:
     position = 0
     for code in _COLUMNS:
         length = files * _WIDTHS[code]
-        column: "array[int]" = array(code)
+        column: array[int] = array(code)
         column.frombytes(view[position : position + length])
         if sys.byteorder == "little":
             column.byteswap()

@@ -21,6 +21,7 @@ from lethe.model.names import (
 )
 from lethe.specs.scheduling import own_toleration, required_node
 
+_BOOT_ID: Final = "/run/lethe-host/boot_id"
 _UNSCHEDULABLE: Final = {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}
 
 
@@ -42,7 +43,7 @@ def build_scrub_pod(name: str, scrub: ScrubConfig, config: OperatorConfig) -> di
                 "image": config.image,
                 "imagePullPolicy": config.image_pull_policy,
                 "command": ["python3", "-m", "lethe.scrub_main"],
-                "args": ["--config", agentconfig.encode(scrub)],
+                "args": ["--config", agentconfig.encode(scrub), "--boot-id-file", _BOOT_ID],
                 "env": [{"name": "HOME", "value": "/tmp"}],
                 "resources": {"limits": {GPU_RESOURCE: str(scrub.gpu_count)}},
                 "securityContext": {
@@ -50,10 +51,17 @@ def build_scrub_pod(name: str, scrub: ScrubConfig, config: OperatorConfig) -> di
                     "readOnlyRootFilesystem": True,
                     "capabilities": {"drop": ["ALL"], "add": ["KILL"]},
                 },
-                "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+                "volumeMounts": [
+                    {"name": "tmp", "mountPath": "/tmp"},
+                    {"name": "boot-id", "mountPath": _BOOT_ID, "readOnly": True},
+                ],
             }
         ],
-        "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}}],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            # A container's own /proc is a fresh one; where nodes are namespaces, only the node's tells the node's boot.
+            {"name": "boot-id", "hostPath": {"path": "/proc/sys/kernel/random/boot_id", "type": "File"}},
+        ],
     }
     if config.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in config.image_pull_secrets]
