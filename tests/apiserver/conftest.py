@@ -26,19 +26,20 @@ BEFORE_POLICIES = {
 }
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
+    """Return the path of a built program; skip the test that needs one that is missing."""
     folder = Path(os.environ["LETHE_TOOLS"]) if "LETHE_TOOLS" in os.environ else tools.bin_folder()
-    program = folder / name
-    if not program.exists():
+    path = folder / name
+    if not path.exists():
         pytest.skip(f"{name} is not built; `make cluster` builds it")
-    return program
+    return path
 
 
 @pytest.fixture(scope="session")
 def chart() -> list[Object]:
     """Return every object of the chart with its default values."""
     text = run(
-        [_program("helm"), "template", "lethe", CHART, "--namespace=lethe-system", "--set=image.repository=lethe"]
+        [program("helm"), "template", "lethe", CHART, "--namespace=lethe-system", "--set=image.repository=lethe"]
     )
     return [document for document in yaml.safe_load_all(text) if document is not None]
 
@@ -46,7 +47,7 @@ def chart() -> list[Object]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Path]]:
     """Run an API server; yield an administrator's client and kubeconfig."""
-    with serve(_program("lethe-kube"), tmp_path_factory.mktemp("apiserver")) as served:
+    with serve(program("lethe-kube"), tmp_path_factory.mktemp("apiserver")) as served:
         yield served
 
 
@@ -60,7 +61,7 @@ def admin(server: tuple[Client, Path], chart: list[Object]) -> Client:
         if kind is not None and "helm.sh/hook" not in document["metadata"].get("annotations", {}):
             client.create(kind, document)
     crds = [document["metadata"]["name"] for document in chart if document["kind"] == "CustomResourceDefinition"]
-    until(lambda: all(_established(client, name) for name in crds), what="the CRDs to be served", seconds=20)
+    until(lambda: all(is_established(client, name) for name in crds), what="the CRDs to be served", seconds=20)
     populate(client)
     return client
 
@@ -106,6 +107,7 @@ def fenced(
     return admin
 
 
-def _established(client: Client, name: str) -> bool:
+def is_established(client: Client, name: str) -> bool:
+    """Say whether the server serves the kind that a CRD defines."""
     conditions = client.get(kinds.CRD, name).get("status", {}).get("conditions", [])
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)

@@ -4,10 +4,14 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from lethe.adapters import kube as kinds
 from lethe.adapters.kube import Kind
+from lethe.decisions.template import verify_template
+from lethe.model.errors import ResourceError
+from lethe.model.resources import DatasetUse
 from tests.apiserver.attacks import TENANT, create
 from tests.apiserver.cluster import job
 from tests.apiserver.server import Client, Object
@@ -132,8 +136,7 @@ def dataset(**fields: Any) -> Change:
     return lambda item: spec(item)["datasets"].append({"name": "more", **fields})
 
 
-REFUSED_JOBS: dict[str, tuple[Change, str]] = {
-    # schema
+REFUSED_BY_SCHEMA: dict[str, tuple[Change, str]] = {
     "two replicas": (lambda j: spec(j).update(replicas=2), "replicas"),
     "no GPUs": (lambda j: spec(j).update(gpusPerReplica=0), "gpusPerReplica"),
     "unpack without size": (dataset(mode="unpack", path="/d"), "unpackSize"),
@@ -170,7 +173,9 @@ REFUSED_JOBS: dict[str, tuple[Change, str]] = {
     "time of zero": (lambda j: outputs(j).update(uploadTimeout="0s"), "above zero"),
     "no containers": (lambda j: pod_spec(j).pop("containers"), "containers"),
     "name too long": (lambda j: j["metadata"].update(name="x" * 64), "63"),
-    # policy
+}
+
+REFUSED_BY_POLICY: dict[str, tuple[Change, str]] = {
     "unknown field of the pod": (
         lambda j: pod_spec(j).update(shareProcessNamespace=True),
         "spec.shareProcessNamespace",
@@ -301,14 +306,32 @@ IMMUTABLE: dict[str, Object] = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED_JOBS)
+@pytest.mark.parametrize("case", [*REFUSED_BY_SCHEMA, *REFUSED_BY_POLICY])
 def test_job_is_refused(case: str, fenced: Client) -> None:
-    change, says = REFUSED_JOBS[case]
+    change, says = {**REFUSED_BY_SCHEMA, **REFUSED_BY_POLICY}[case]
     item = copy.deepcopy(FULL_JOB)
     change(item)
     answer = create(kinds.JOB_CR, item)(fenced.acting(*TENANT))
     assert answer.status == 422, f"{answer.status} {answer.message}"
     assert says in answer.message, answer.message
+
+
+def check_as_operator(item: Object) -> None:
+    """Check a template as the operator does before it builds a pod."""
+    datasets = msgspec.convert(item["spec"]["datasets"], list[DatasetUse])
+    verify_template(item["spec"]["template"], datasets, require_digest=False)
+
+
+@pytest.mark.parametrize("case", REFUSED_BY_POLICY)
+def test_the_operator_refuses_the_same(case: str) -> None:
+    item = copy.deepcopy(FULL_JOB)
+    REFUSED_BY_POLICY[case][0](item)
+    with pytest.raises(ResourceError):
+        check_as_operator(item)
+
+
+def test_the_operator_takes_the_same() -> None:
+    check_as_operator(copy.deepcopy(FULL_JOB))
 
 
 @pytest.mark.parametrize("case", REFUSED_OTHERS)
