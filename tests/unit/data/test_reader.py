@@ -1,4 +1,3 @@
-import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from lethe.data.objects import ObjectWriter
 from lethe.data.reader import EncryptedFiles
 from lethe.model.errors import AuthenticationError, CryptoError, InputError
 from tests.common.datasets import RECORD, Dataset, content, seal_files
+from tests.common.forks import holds_after_fork
 
 FILES = {
     "a": b"first",
@@ -152,10 +152,7 @@ def test_a_changed_record_is_an_error_and_its_neighbours_still_read(dataset: Dat
 def test_a_child_goes_on_reading_after_fork(pod: Path) -> None:
     files = lethe.data.open("digits")
     assert files["a"] == b"first"
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if files["c"] == FILES["c"] else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert holds_after_fork(lambda: files["c"] == FILES["c"])
 
 
 def test_a_writer_that_was_copied_by_fork_refuses() -> None:
@@ -163,13 +160,12 @@ def test_a_writer_that_was_copied_by_fork_refuses() -> None:
         bytes(32), dataset_id=bytes(16), object_id=bytes(16), epoch=1, record_bits=12, salt=bytes(32), length=1000
     )
     writer.append(b"parent")
-    child = os.fork()
-    if child == 0:
-        try:
+
+    def is_refused() -> bool:
+        with pytest.raises(CryptoError, match="copied by fork"):
             writer.append(b"child")
-        except CryptoError as error:
-            os._exit(7 if "copied by fork" in str(error) else 1)
-        os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        return True
+
+    assert holds_after_fork(is_refused)
     writer.append(b"parent goes on")
     assert len(writer.finish()) == 1000

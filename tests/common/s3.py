@@ -1,0 +1,146 @@
+"""S3 servers for tests: the real versitygw where there is one, and one of a few lines whose answers a test chooses."""
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from lethe.model.resources import Storage
+from tests.common.certificates import Authority
+
+ACCESS, SECRET = "tester", "not-a-real-secret"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
+BUCKET = "acme"
+VARIABLE = "LETHE_VERSITYGW"
+START_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Server:
+    endpoint: str
+    ca_bundle: str | None
+
+    def storage(self, prefix: str = "", bucket: str = BUCKET) -> Storage:
+        return Storage(url=f"s3://{bucket}/{prefix}", endpoint=self.endpoint, ca_bundle=self.ca_bundle)
+
+
+def find_versitygw() -> str:
+    """Return the program, or skip the test and say why."""
+    found = os.environ.get(VARIABLE) or shutil.which("versitygw")
+    if not found or not Path(found).is_file():
+        pytest.skip(f"no S3 server: {VARIABLE} names none, and versitygw is not in PATH")
+    return found
+
+
+@contextmanager
+def versitygw(folder: Path) -> Iterator[Server]:
+    """Run a real S3 server over TLS, with one bucket."""
+    program, authority = find_versitygw(), Authority()
+    authority.write_server(folder / "tls")
+    (folder / "objects" / BUCKET).mkdir(parents=True)
+    port = _free_port()
+    command = [
+        program,
+        "--port",
+        f"127.0.0.1:{port}",
+        "--cert",
+        f"{folder}/tls/tls.crt",
+        "--key",
+        f"{folder}/tls/tls.key",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--quiet", "posix", f"{folder}/objects"],
+            env={"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        _wait_for(port, process, folder / "log")
+        yield Server(f"https://127.0.0.1:{port}", authority.pem)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"versitygw did not start: {log.read_text(errors='replace')}")
+
+
+@dataclass
+class Answer:
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class ScriptedServer:
+    """Answers each request with the next of the answers; keeps what was asked."""
+
+    def __init__(self, answers: list[Answer]) -> None:
+        self.answers = answers
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def __enter__(self) -> "ScriptedServer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def storage(self) -> Storage:
+        return Storage(url=f"s3://{BUCKET}/some/prefix", endpoint=self.endpoint)
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                length = int(self.headers.get("content-length") or 0)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                script.requests.append((self.command, self.path, headers, self.rfile.read(length)))
+                answer = script.answers.pop(0)
+                self.send_response(answer.status)
+                for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            do_GET = do_PUT = do_DELETE = answer
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Keep test output free of access logs."""
+
+        return Handler
+
+
+def unused_endpoint() -> str:
+    """Return an address where nobody listens."""
+    return f"https://127.0.0.1:{_free_port()}"

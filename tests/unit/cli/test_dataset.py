@@ -1,0 +1,235 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from lethe.cli import dataset, key
+from lethe.crypto.hpke import PrivateKey, PublicKey
+from lethe.formats.keyring import KEYRING_NAME, parse_keyring
+from lethe.model.errors import CredentialsError, InputError, IntegrityError, LetheError, UnwrapError, UsageError
+from lethe.model.phases import JobPhase
+from lethe.model.resources import (
+    JobSpec,
+    JobStatus,
+    Metadata,
+    Outputs,
+    SealedOutputs,
+    SecureTrainingJob,
+    Storage,
+)
+from tests.common.datasets import read_tree, seal_files, write_tree
+
+FILES = {"train/1.png": b"one", "train/2.png": b"two", "readme": b""}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(dataset.app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A tenant's machine: recovery key, the service's public key, files."""
+    for name in ("recovery", "service"):
+        CliRunner().invoke(key.app, ["generate", "--out", f"{tmp_path}/{name}.key", "--suite", "X25519"])
+    write_tree(tmp_path / "images", FILES)
+    return tmp_path
+
+
+def seal(home: Path, *more: object, url: str = "") -> Result:
+    return run(
+        "seal", home / "images", url or f"file://{home}/sealed", "--name", "digits", "--namespace", "acme",
+        "--tenant", "acme", "--recipient", f"acme/default@4={home}/service.pub",
+        "--recovery-key", home / "recovery.pub", "--criticality", "sensitive", *more,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def manifest(home: Path) -> Path:
+    seal(home, "--output", home / "digits.yaml", "--secret-ref", "s3-read")
+    return home / "digits.yaml"
+
+
+def test_seal_prints_the_manifest_to_apply(home: Path) -> None:
+    result = seal(home, "--secret-ref", "s3-read", "--region", "r1")
+    body = yaml.safe_load(result.stdout)
+    assert (body["apiVersion"], body["kind"]) == ("lethe.dev/v1alpha1", "EncryptedDataset")
+    assert body["metadata"] == {"name": "digits", "namespace": "acme"}
+    spec = body["spec"]
+    assert spec["storage"] == {"url": f"file://{home}/sealed", "region": "r1", "secretRef": {"name": "s3-read"}}
+    assert (spec["scheme"], spec["criticality"]) == ("provider", "sensitive")
+    assert (home / "sealed" / spec["index"]["object"]).is_file()
+    assert "sealed 3 files, 6 bytes" in result.stderr
+
+
+def test_stanzas_are_bound_to_the_manifests_names(home: Path, manifest: Path) -> None:
+    keyring = parse_keyring((home / "sealed" / KEYRING_NAME).read_bytes())
+    assert keyring.dataset_id == yaml.safe_load(manifest.read_text())["spec"]["datasetId"]
+    assert [(stanza.tenant, stanza.namespace, stanza.key, stanza.version, stanza.criticality)
+            for stanza in keyring.stanzas] == [
+        ("acme", "acme", "default", 4, "sensitive"), ("acme", "acme", "", 0, "sensitive"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("identity", ["recovery.key", "service.key"])
+def test_unseal_gives_the_files_back(home: Path, manifest: Path, identity: str) -> None:
+    result = run("unseal", home / "back", "--manifest", manifest, "--identity", home / identity)
+    assert "unsealed 3 files, 6 bytes" in result.stdout
+    assert read_tree(home / "back") == FILES
+
+
+def test_ls_and_verify(home: Path, manifest: Path) -> None:
+    listed = run("ls", "-f", manifest, "-i", home / "recovery.key").stdout.splitlines()
+    assert [line.split()[1:] for line in listed] == [["0", "readme"], ["3", "train/1.png"], ["3", "train/2.png"]]
+    assert "is whole and authentic" in run("verify", "-f", manifest, "-i", home / "recovery.key").stdout
+
+
+def test_pins_on_the_command_line_do_too(home: Path, manifest: Path) -> None:
+    spec = yaml.safe_load(manifest.read_text())["spec"]
+    pins = ["--url", spec["storage"]["url"], "--dataset-id", spec["datasetId"], "--index", spec["index"]["object"]]
+    identity = ["--identity", home / "recovery.key"]
+    assert run("ls", *pins, "--sha256", spec["index"]["sha256"], *identity).stdout.count("\n") == 3
+    with pytest.raises(UsageError, match="--sha256 too"):
+        run("ls", *pins, *identity)
+    with pytest.raises(IntegrityError, match="pinned is"):
+        run("ls", *pins, "--sha256", "0" * 64, *identity)
+    with pytest.raises(InputError, match="64 lower-case hex digits"):
+        run("ls", *pins, "--sha256", "00", *identity)
+
+
+def test_an_older_manifest_is_an_error(home: Path, manifest: Path) -> None:
+    old = manifest.read_text()
+    other = seal(home, url=f"file://{home}/other").stdout
+    (home / "mixed.yaml").write_text(other.replace(f"{home}/other", f"{home}/sealed"))
+    with pytest.raises(IntegrityError, match="expected"):
+        run("verify", "-f", home / "mixed.yaml", "-i", home / "recovery.key")
+    assert manifest.read_text() == old
+
+
+def test_a_stranger_opens_nothing(home: Path, manifest: Path) -> None:
+    CliRunner().invoke(key.app, ["generate", "--out", f"{home}/stranger.key", "--suite", "X25519"])
+    with pytest.raises(UnwrapError, match="sealed to other keys"):
+        run("unseal", home / "back", "-f", manifest, "-i", home / "stranger.key")
+    assert not (home / "back").exists()
+
+
+def test_a_manifest_is_never_overwritten_and_nothing_is_sealed_then(home: Path) -> None:
+    (home / "digits.yaml").write_text("the only pin")
+    with pytest.raises(UsageError, match="only pin of another dataset"):
+        seal(home, "-o", home / "digits.yaml")
+    assert not (home / "sealed").exists()
+
+
+def test_the_key_comes_from_the_cluster_when_no_file_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    public = PrivateKey.generate("X25519").public_key()
+
+    def fetch(namespace: str, name: str) -> tuple[PublicKey, int]:
+        assert (namespace, name) == ("acme", "second")
+        return public, 7
+
+    monkeypatch.setattr(dataset, "fetch_tenant_key", fetch)
+    seal(home, "--recipient", "acme/second")
+    stanzas = parse_keyring((home / "sealed" / KEYRING_NAME).read_bytes()).stanzas_for(namespace="acme")
+    assert [(stanza.key, stanza.version) for stanza in stanzas] == [("default", 4), ("second", 7)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--criticality", "odd"], UsageError, "'odd' is unknown, expected one of standard"),
+        (["--name", "No"], UsageError, "--name 'No' is not a Kubernetes name"),
+        (["--namespace", "a.b"], UsageError, "--namespace 'a.b'"),
+        (["--tenant", "-"], UsageError, "--tenant '-'"),
+        (["--recipient", "default"], UsageError, "is not NAMESPACE/NAME"),
+        (["--recipient", "globex/default"], UsageError, "is not in namespace acme"),
+        (["--recipient", "acme/default@2"], UsageError, "needs =FILE"),
+        (["--recipient", "acme/other=/nothing"], InputError, "/nothing cannot be read"),
+        (["--recovery-key", "/nothing"], InputError, "/nothing cannot be read"),
+        (["--ca-file", "/nothing"], InputError, "CA file /nothing cannot be read"),
+        (["--credentials-dir", "/nothing"], CredentialsError, "folder /nothing has no AWS_ACCESS_KEY_ID"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_arguments_are_named(home: Path, arguments: list[str], error: type[LetheError], message: str) -> None:
+    url = "s3://acme/x" if "--credentials-dir" in arguments else ""
+    with pytest.raises(error, match=message):
+        seal(home, *arguments, url=url)
+    assert not (home / "sealed").exists()
+
+
+def test_half_of_the_credentials_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    with pytest.raises(CredentialsError, match="no AWS_SECRET_ACCESS_KEY"):
+        seal(home, url="s3://acme/x")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "kind: Pod", "kind: EncryptedDataset", "a: [", "kind: EncryptedDataset\n---\nkind: EncryptedDataset"]
+)
+def test_other_manifests_are_refused(home: Path, text: str) -> None:
+    (home / "m.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"m\.yaml"):
+        run("ls", "-f", home / "m.yaml", "-i", home / "recovery.key")
+
+
+def test_which_dataset_must_be_said_once(home: Path, manifest: Path) -> None:
+    for arguments in ([], ["-f", manifest, "--job", "acme/digits"]):
+        with pytest.raises(UsageError, match="exactly one of"):
+            run("ls", "-i", home / "recovery.key", *arguments)
+
+
+def job_with(outputs: SealedOutputs | None, url: str) -> SecureTrainingJob:
+    return SecureTrainingJob(
+        metadata=Metadata(name="digits", namespace="acme"),
+        spec=JobSpec(template={}, outputs=Outputs(storage=Storage(url=url), recipients=[])),
+        status=JobStatus(phase=JobPhase.SUCCEEDED, outputs=outputs),
+    )
+
+
+@pytest.mark.parametrize("has_own_prefix", [True, False])
+def test_a_jobs_outputs_are_found_by_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_own_prefix: bool
+) -> None:
+    sealed = seal_files(tmp_path, {"model": b"weights"})
+    models = tmp_path / "models"
+    models.mkdir()
+    sealed.root.rename(models / sealed.sealed.dataset_id)
+    (tmp_path / "recovery.key").write_text(sealed.identity.encode())
+    (tmp_path / "recovery.key").chmod(0o600)
+    url = f"file://{models}"
+    outputs = SealedOutputs(
+        url=f"{url}/{sealed.sealed.dataset_id}" if has_own_prefix else url,
+        dataset_id=sealed.sealed.dataset_id,
+        index=sealed.sealed.index,
+        criticality="standard",
+    )
+
+    async def read(namespace: str, name: str) -> SecureTrainingJob:
+        assert (namespace, name) == ("acme", "digits")
+        return job_with(outputs, url)
+
+    monkeypatch.setattr(dataset, "_read_job", read)
+    run("unseal", tmp_path / "back", "--job", "acme/digits", "--identity", tmp_path / "recovery.key")
+    assert read_tree(tmp_path / "back") == {"model": b"weights"}
+
+
+def test_a_job_without_outputs_says_its_phase(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: SecureTrainingJob | None = job_with(None, "file:///x")
+
+    async def read(namespace: str, name: str) -> SecureTrainingJob | None:
+        return found
+
+    monkeypatch.setattr(dataset, "_read_job", read)
+    with pytest.raises(UsageError, match="no sealed outputs: its phase is Succeeded"):
+        run("ls", "--job", "acme/digits", "-i", home / "recovery.key")
+    found = None
+    with pytest.raises(UsageError, match="there is no job acme/digits"):
+        run("ls", "--job", "acme/digits", "-i", home / "recovery.key")
+    with pytest.raises(UsageError, match="is not NAMESPACE/NAME"):
+        run("ls", "--job", "digits", "-i", home / "recovery.key")
