@@ -11,8 +11,9 @@ import yaml
 from lethe.adapters import kube as kinds
 from lethe.adapters.kube import Kube
 from lethe.controller.setup.policies import apply_policies
-from tests.apiserver.attacks import ATTACKS, CONNECTS, Row
+from tests.apiserver.attacks import ATTACKS, CONNECTS
 from tests.apiserver.cluster import populate
+from tests.apiserver.requests import Row
 from tests.apiserver.server import Answer, Client, Object, serve
 from tests.cluster import tools
 from tests.cluster.commands import run

@@ -16,9 +16,9 @@ from lethe.controller.setup.keys import make_keys
 from lethe.controller.setup.policies import apply_policies
 from lethe.controller.setup.teardown import tear_down
 from lethe.model.errors import InputError
-from tests.apiserver.attacks import OPERATOR, SCHEDULER, bind
 from tests.apiserver.cluster import populate
 from tests.apiserver.conftest import BEFORE_POLICIES, is_established, program
+from tests.apiserver.requests import OPERATOR, SCHEDULER, bind
 from tests.apiserver.server import Client, Object, serve
 from tests.cluster.waiting import until
 

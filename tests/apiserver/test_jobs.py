@@ -12,8 +12,8 @@ from lethe.adapters.kube import Kind
 from lethe.decisions.template import verify_template
 from lethe.model.errors import ResourceError
 from lethe.model.resources import DatasetUse
-from tests.apiserver.attacks import TENANT, create
 from tests.apiserver.cluster import job
+from tests.apiserver.requests import TENANT, create
 from tests.apiserver.server import Client, Object
 
 PUBLIC_KEY = "lethe-pub-1:X25519:" + "A" * 43 + "="
