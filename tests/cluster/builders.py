@@ -76,7 +76,13 @@ class Buildah:
             )  # fmt: skip
             part = archive.with_name(archive.name + ".part")
             part.unlink(missing_ok=True)
-            self._run("push", "--compression-format=zstd", reference, f"oci-archive:{part}:{reference}")
+            self._run(
+                "push",
+                "--compression-format=zstd",
+                "--compression-level=1",
+                reference,
+                f"oci-archive:{part}:{reference}",
+            )
             part.rename(archive)
 
     def _make_base(self) -> None:

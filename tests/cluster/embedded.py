@@ -69,7 +69,9 @@ class Embedded:
         debian.require(debian.NODES)
         tools.require(tools.FOR_EMBEDDED)
         with self._one_at_a_time(), step("Starting the embedded cluster (three nodes)"):
-            store = image_store.filled([*self._own_images(), *images], self.bin)
+            archives = [*self._own_images(), *images]
+            new = any(not each.images.exists() for each in self.all_nodes)
+            store = image_store.filled(archives, self.bin) if new else None
             self._prepare_machine()
             self.network.up()
             with ThreadPoolExecutor() as pool:
@@ -82,7 +84,7 @@ class Embedded:
                 each.join(self.control_plane.authority, self.control_plane.kube_proxy_kubeconfig())
             self._apply_system_objects()
             self._wait_for_nodes()
-            for image in images:
+            for image in archives:
                 self.load_image(image)
             self.kubectl().rolled_out("kube-system", "deployment/coredns", seconds=120)
 
@@ -126,7 +128,7 @@ class Embedded:
     def reboot(self, node: str) -> None:
         chosen = self._node(node)
         chosen.power_off()
-        chosen.power_on(self._neighbours(chosen), chosen.images)
+        chosen.power_on(self._neighbours(chosen), None)
         chosen.join(self.control_plane.authority, self.control_plane.kube_proxy_kubeconfig())
         expected = chosen.boot_id()
         waiting.until(

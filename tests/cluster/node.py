@@ -65,14 +65,14 @@ class Node:
         holder = self.processes.find(f"{self.plan.name}-init")
         return only_child(holder.pid) if holder else None
 
-    def power_on(self, neighbours: list[int], images: Path) -> None:
+    def power_on(self, neighbours: list[int], images: Path | None) -> None:
         """Make the node's namespaces and start containerd, unless it is on; a node that was off has a new boot id.
 
         A new node's disk starts with the images of the folder `images` (see image_store).
         """
         if self.init_pid is None:
             self.power_off()
-            if not self.images.exists():
+            if images and not self.images.exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 image_store.copy(images, self.images)
             cgroups.prepare(self.cgroup)

@@ -3,6 +3,7 @@
 The images' Python is 3.11 whatever runs this, so wheels are asked for by that version.
 """
 
+import functools
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ from .folders import PROJECT
 from .hashing import content_files, content_hash
 from .progress import step
 
+LETHE = "lethe-operator"
 IMAGE_PYTHON = "3.11"
 # What Debian 12 (glibc 2.36) can load, newest first: pip takes the first that a project offers.
 PLATFORMS = (*(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)), "manylinux2014_x86_64")
@@ -36,15 +38,17 @@ def third_party(requirements: Sequence[str]) -> Path:
     with step(f"Downloading wheels for {', '.join(requirements)}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
-        run([*_pip("download"), *_target(), "--find-links", own().parent, "--dest", part, *requirements])
+        ours: list[str | Path] = ["--find-links", own().parent] if any(LETHE in each for each in requirements) else []
+        run([*_pip("download"), *_target(), *ours, "--dest", part, *requirements])
         for wheel in part.glob("lethe_operator-*.whl"):
             wheel.unlink()
         part.rename(folder)
     return folder
 
 
+@functools.cache
 def own() -> Path:
-    """Return Lethe's own wheel, built from the tree."""
+    """Return Lethe's own wheel, built from the tree as it was at the first call."""
     sources = [PROJECT / name for name in PROJECT_FILES]
     folder = folders.cache() / "wheels" / f"own-{content_hash(paths=sources)}"
     if not folder.exists():
