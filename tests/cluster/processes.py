@@ -17,6 +17,9 @@ from pathlib import Path
 
 from .errors import ClusterError
 
+# Python warns of a child whose object is dropped while it runs; these are meant to outlive this program.
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
@@ -77,6 +80,7 @@ class Processes:
                 pass_fds=pass_fds,
                 cwd="/",
             )
+        _CHILDREN.append(child)
         started = start_time(child.pid)
         if started is None:
             raise ClusterError(f"{name} ended at once; its log is {self.logs / name}.log.")
