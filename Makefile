@@ -1,6 +1,6 @@
 # What a developer runs. Every target says what it does as it goes; none hides a step.
 #
-#   make test                       everything: lint, unit, vectors, simulation, end-to-end on a real cluster
+#   make test                       everything: lint, unit, API server, simulation, end-to-end on a real cluster
 #   make demo, make demo-leak       the two-tenant demo, and the same without Lethe
 #   make cluster | images | down    the test cluster by itself
 #   make e2e K=attacks              end-to-end tests whose names match a pytest expression
@@ -18,9 +18,9 @@ INSTALLED := .venv/installed
 PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
 
 .NOTPARALLEL:
-.PHONY: test lint unit vectors simulation e2e cluster images down demo demo-leak venv clean
+.PHONY: test lint unit apiserver simulation e2e cluster images tools down demo demo-leak venv clean
 
-test: lint unit vectors simulation e2e
+test: lint unit apiserver simulation e2e
 
 venv: $(INSTALLED)
 
@@ -37,11 +37,16 @@ lint: venv
 	$(BIN)/mypy -p tests.cluster
 	$(BIN)/lint-imports
 
-unit: venv
+unit: tools
 	$(PYTEST) tests/unit
 
-vectors: venv
-	$(PYTEST) tests/vectors
+# The fence, the schemas and the key service against a real etcd and API server, without nodes.
+apiserver: tools
+	$(PYTEST) tests/apiserver
+
+# Kubernetes and the rest, built from Go modules into the cache folder.
+tools: venv
+	$(BIN)/python -m tests.cluster tools
 
 simulation: venv
 	$(PYTEST) tests/simulation

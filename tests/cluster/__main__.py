@@ -1,6 +1,7 @@
 """The test cluster's command line.
 
     python3 -m tests.cluster up [--no-images]   start the cluster, S3 server and simulated GPUs; may be repeated
+    python3 -m tests.cluster tools              build Kubernetes and the other programs, where they are not in the cache
     python3 -m tests.cluster images             build images that have changed, and load them where a cluster is up
     python3 -m tests.cluster status             say which cluster it is, and in what state
     python3 -m tests.cluster reboot NODE        take power from a node and start it again
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up")
     up.add_argument("--no-images", action="store_true", help="without images of Lethe and its tests, and without GPUs")
-    for name in ("down", "images", "status"):
+    for name in ("down", "images", "status", "tools"):
         commands.add_parser(name)
     commands.add_parser("reboot").add_argument("node")
     commands.add_parser("kubectl", add_help=False).add_argument("words", nargs=argparse.REMAINDER)
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
         late.add_argument("--provider", default=chosen.provider, choices=["", "auto", *choice.NAMES])
         chosen.provider = late.parse_args(rest).provider
     try:
+        if chosen.command == "tools":
+            tools.require(tools.EVERYWHERE)
+            return 0
         provider = choice.choose(chosen.provider)
         if chosen.command == "up":
             bring_up(provider, with_images=not chosen.no_images)

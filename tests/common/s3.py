@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lethe.model.resources import Storage
+from tests.cluster.tools import bin_folder
 from tests.common.certificates import Authority
 
 ACCESS, SECRET = "tester", "not-a-real-secret"
@@ -35,7 +36,8 @@ class Server:
 
 def find_versitygw() -> str:
     """Return the program, or skip the test and say why."""
-    found = os.environ.get(VARIABLE) or shutil.which("versitygw")
+    built = bin_folder() / "versitygw"
+    found = os.environ.get(VARIABLE) or shutil.which("versitygw") or (str(built) if built.exists() else None)
     if not found or not Path(found).is_file():
         pytest.skip(f"no S3 server: {VARIABLE} names none, and versitygw is not in PATH")
     return found

@@ -71,6 +71,11 @@ class TrialTenant:
         return self.folder / "recovery.key"
 
     @property
+    def images(self) -> Path:
+        """Return the folder of the tenant's plain images."""
+        return self.folder / "images"
+
+    @property
     def recovery_public(self) -> str:
         """Return the recovery key's public half."""
         return self.recovery_key.with_suffix(".pub").read_text().strip()
@@ -100,8 +105,9 @@ class TrialTenant:
 
         Each call takes a new prefix: sealing over another dataset is refused.
         """
-        url = f"s3://{self.name}/{name}-{secrets.token_hex(4)}"
-        manifest = self.folder / f"{name}.yaml"
+        version = f"{name}-{secrets.token_hex(4)}"
+        url = f"s3://{self.name}/{version}"
+        manifest = self.folder / f"{version}.yaml"
         self.cli(
             *("dataset", "seal", source, url, "--name", name, "--namespace", self.name),
             *("--tenant", self.name, "--recipient", f"{self.name}/default"),
@@ -163,6 +169,7 @@ class TrialTenant:
             "caBundle": self.store.ca.read_text(),
             "secretRef": {"name": SECRET},
         }
+        spec["outputs"]["uploadTimeout"] = "20s"
         spec["outputs"]["recipients"] = [{"tenantKey": "default"}, {"publicKey": self.recovery_public}]
         container = spec["template"]["spec"]["containers"][0]
         container["image"] = EXAMPLE_IMAGE

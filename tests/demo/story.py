@@ -86,7 +86,7 @@ def raise_curtain(provider: Provider) -> World:
 def seal_digits(world: World, tenant: TrialTenant) -> str:
     """Seal the tenant's images, look at what the S3 server holds, and return the tenant's secret."""
     canary = make_canary()
-    source = tenant.folder / "images"
+    source = tenant.images
     count = write_digits(source, canary)
     dataset = tenant.apply_dataset(tenant.seal(source))
     held = tenant.stored_objects()

@@ -1,5 +1,6 @@
 """One cluster with Lethe for all end-to-end tests; what was not up before is taken down afterwards."""
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -65,7 +66,8 @@ def no_jobs_left(request: pytest.FixtureRequest) -> Iterator[None]:
 def _ready(world: World, name: str, canary: str) -> TrialTenant:
     tenant = world.tenant(name)
     tenant.set_up()
-    source = tenant.folder / "images"
+    source = tenant.images
+    shutil.rmtree(source, ignore_errors=True)
     write_digits(source, canary)
     (source / f"note-{canary}.txt").write_text(f"This file's name and contents are secret: {canary}\n")
     tenant.apply_dataset(tenant.seal(source))

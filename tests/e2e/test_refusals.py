@@ -199,7 +199,7 @@ def test_storage_that_is_away(acme: TrialTenant) -> None:
 
 
 def test_a_corrupted_object(acme: TrialTenant) -> None:
-    acme.apply_dataset(acme.seal(acme.folder / "images", "corrupt"))
+    acme.apply_dataset(acme.seal(acme.images, "corrupt"))
     name = acme.corrupt("corrupt")
     start(acme, acme.job("corrupt", dataset="corrupt"))
     found = end(acme, "corrupt")
