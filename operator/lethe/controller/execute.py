@@ -149,7 +149,9 @@ class Executor:
         )
 
     async def _delete_pod(self, action: actions.DeletePod, snapshot: Snapshot) -> None:
-        await self._api.delete(kube.POD, action.name, action.namespace, uid=action.uid)
+        await self._api.delete(
+            kube.POD, action.name, action.namespace, uid=action.uid, grace_seconds=action.grace_seconds
+        )
 
     async def _release_pod(self, action: actions.ReleasePod, snapshot: Snapshot) -> None:
         await self._patch_pod(action, [{"op": "replace", "path": "/metadata/finalizers", "value": action.finalizers}])

@@ -48,7 +48,7 @@ def parse_pod(pod: Object) -> PodFacts:
         unschedulable=_unschedulable(scheduled),
         containers=_containers(status),
         main=tuple(container["name"] for container in spec.get("containers") or []),
-        hash=pod_hash(pod),
+        hash=pod_hash(pod) if spec.get("schedulingGates") else "",
         criticality=criticality if criticality in ("standard", "sensitive") else "critical",
     )
 

@@ -54,7 +54,7 @@ async def watch(wakeups: Wakeups, metrics: OperatorMetrics, stop: asyncio.Event)
         standalone=True,
         clusterwide=True,
         stop_flag=stop,
-        identity=OPERATOR_ACCOUNT,
+        identity=OPERATOR_ACCOUNT,  # type: ignore[arg-type]
     )
 
 

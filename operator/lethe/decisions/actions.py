@@ -91,7 +91,10 @@ class LiftGate(PodAction, frozen=True, kw_only=True):
 
 
 class DeletePod(PodAction, frozen=True, kw_only=True):
-    """Delete a pod with the grace that its spec gives; the finalizer keeps the object until its end is proved."""
+    """Delete a pod; the finalizer keeps the object until its end is proved."""
+
+    grace_seconds: int | None = None
+    """None: what the pod's spec gives, which lets the outputs be uploaded."""
 
 
 class ReleasePod(PodAction, frozen=True, kw_only=True):

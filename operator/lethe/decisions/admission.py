@@ -103,8 +103,19 @@ def reserved_nodes(snapshot: Snapshot) -> set[str]:
     return {
         job.status.node
         for job in snapshot.jobs.values()
-        if job.status.phase in (JobPhase.ADMITTED, JobPhase.RUNNING) and job.status.node
+        if job.status.phase in (JobPhase.ADMITTED, JobPhase.RUNNING)
+        and job.status.node
+        and not _has_just_ended(snapshot, job)
     }
+
+
+def _has_just_ended(snapshot: Snapshot, job: SecureTrainingJob) -> bool:
+    """Say whether a job's pod has ended with proof, and only its status does not say so yet."""
+    node = snapshot.gpu_nodes.get(job.status.node)
+    holder = node.status.holder if node is not None else None
+    if node is None or holder is None or holder.job_uid != job.metadata.uid:
+        return False
+    return is_idle(snapshot, node)
 
 
 def _gpus_in_use(snapshot: Snapshot) -> dict[str, int]:

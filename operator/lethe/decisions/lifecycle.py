@@ -35,7 +35,7 @@ from lethe.decisions.actions import (
 )
 from lethe.decisions.admission import Admission
 from lethe.decisions.conditions import find_condition, with_condition
-from lethe.decisions.outcome import Outcome, Progress, read_outcome, read_progress
+from lethe.decisions.outcome import Outcome, Progress, has_trained, read_outcome, read_progress
 from lethe.decisions.proof import has_kubelet_proof
 from lethe.decisions.snapshot import PodFacts, Snapshot
 from lethe.decisions.validation import Accepted
@@ -59,6 +59,10 @@ _MOVES: Final = {
     JobPhase.SUCCEEDED: set(),
     JobPhase.FAILED: set(),
 }
+
+
+_GRACE_BEFORE_TRAINING: Final = 10
+"""Seconds for a pod that has nothing to upload: its own grace is the time that an upload may take."""
 
 
 class JobDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +117,13 @@ class _Case:
     def delete_pods(self, keep: str = "") -> None:
         """Delete the job's pods that have not ended, but for one."""
         self.actions += [
-            DeletePod(name=pod.name, namespace=pod.namespace, uid=pod.uid, resource_version=pod.resource_version)
+            DeletePod(
+                name=pod.name,
+                namespace=pod.namespace,
+                uid=pod.uid,
+                resource_version=pod.resource_version,
+                grace_seconds=None if has_trained(pod) else _GRACE_BEFORE_TRAINING,
+            )
             for pod in self.pods
             if pod.uid != keep and not pod.deleting and not pod.has_ended
         ]

@@ -48,6 +48,11 @@ class _SidecarMessage(Resource, frozen=True, kw_only=True):
     bytes: int = 0
 
 
+def has_trained(pod: PodFacts) -> bool:
+    """Say whether a container of the tenant has run in a pod."""
+    return any(pod.containers.get(name, _NEVER).state != "waiting" for name in pod.main)
+
+
 def read_progress(pod: PodFacts, keyfetch_words: str) -> Progress:
     """Say how far a pod is whose gate was lifted."""
     if pod.deleting:

@@ -62,6 +62,7 @@ class PodFacts(Facts, frozen=True, kw_only=True):
     main: tuple[str, ...] = ()
     """Names of the regular containers, in order."""
     hash: str = ""
+    """Of a gated pod: what the ledger records when it grants the node."""
     criticality: Criticality = "critical"
     """Of the outputs, as it was written into the pod when it was created."""
 

@@ -1,0 +1,150 @@
+"""Two tenants and one GPU node, through the whole life of their jobs; and the same with an operator that is killed."""
+
+import msgspec
+import pytest
+
+from lethe.adapters import kube
+from lethe.formats.receipt import verify_chain
+from lethe.model import names
+from lethe.model.resources import Envelope
+from tests.simulation.api_server import Interruptions
+from tests.simulation.cluster import SIGNER, Cluster
+
+
+async def run_two_tenants(interruptions: Interruptions | None = None) -> Cluster:
+    """Let two tenants' jobs follow each other on one node."""
+    cluster = Cluster(interruptions)
+    cluster.add_node("cpu-1", gpus=0)
+    cluster.add_node("gpu-1")
+    cluster.add_tenant("acme")
+    cluster.add_tenant("globex")
+    cluster.add_job("acme")
+    cluster.clock.move(2)
+    cluster.add_job("globex")
+    await cluster.settle()
+    return cluster
+
+
+def summary(cluster: Cluster) -> object:
+    """Return what must be the same however often the operator was killed."""
+    receipts = [
+        (receipt["spec"]["node"], receipt["spec"]["epoch"], receipt["spec"].get("tenant", ""))
+        for receipt in cluster.server.all(kube.RECEIPT)
+    ]
+    jobs = {
+        job["metadata"]["namespace"]: (
+            job["status"]["phase"],
+            job["status"]["attempt"],
+            job["status"]["outputs"]["files"],
+        )
+        for job in cluster.server.all(kube.JOB_CR)
+    }
+    pods = sorted(
+        (
+            pod["metadata"]["name"].rpartition("-")[0][:20],
+            pod["status"]["phase"],
+            pod["metadata"].get("finalizers") or [],
+        )
+        for pod in cluster.server.all(kube.POD)
+        if pod["metadata"]["labels"][names.LABEL_ROLE] == names.ROLE_TRAIN
+    )
+    return {
+        "receipts": receipts,
+        "jobs": jobs,
+        "pods": pods,
+        "grants": cluster.server.all(kube.ROLEBINDING, labels=f"{names.LABEL_ROLE}=grant"),
+        "node": cluster.node_status("gpu-1")["phase"],
+        "memory": cluster.memory,
+        "ran": len(cluster.ran),
+    }
+
+
+async def test_jobs_of_two_tenants_follow_each_other_with_a_scrub_between() -> None:
+    cluster = await run_two_tenants()
+
+    assert cluster.job_status("acme")["phase"] == "Succeeded"
+    assert cluster.job_status("globex")["phase"] == "Succeeded"
+    assert [node for _, node in cluster.ran] == ["gpu-1", "gpu-1"]
+    assert cluster.ran[0][0].startswith("acme/")
+    assert cluster.node_status("gpu-1")["phase"] == "Free"
+    assert cluster.node_status("gpu-1")["epoch"] == 3
+    assert cluster.memory == {}
+    receipts = cluster.server.all(kube.RECEIPT)
+    assert [receipt["spec"].get("tenant", "") for receipt in receipts] == ["", "acme", "globex"]
+    assert [receipt["spec"]["residueBytes"] for receipt in receipts] == [0, 8192, 8192]
+    verify_chain(
+        [msgspec.convert(receipt["spec"]["envelope"], Envelope) for receipt in receipts],
+        {SIGNER.key_id: SIGNER.public_key},
+    )
+
+
+async def test_the_status_tells_the_story() -> None:
+    cluster = await run_two_tenants()
+
+    status = cluster.job_status("acme")
+    assert {entry["type"]: entry["status"] for entry in status["conditions"]} == {
+        "Accepted": "True",
+        "Admitted": "True",
+        "KeysReleased": "True",
+        "OutputsSealed": "True",
+        "Complete": "True",
+    }
+    assert status["outputs"]["criticality"] == "sensitive"
+    story = cluster.events("digits")
+    for reason in ("WaitingForNode", "Admitted", "Granted", "Training", "SealingOutputs", "Complete"):
+        assert reason in story
+    assert cluster.events("gpu-1").count("ScrubVerified") == 3
+    assert "ResidueFound" in cluster.events("gpu-1")
+
+
+async def test_nothing_is_written_at_rest() -> None:
+    cluster = await run_two_tenants()
+    version = cluster.server._version
+
+    cluster.clock.move(3600)
+    await cluster.settle()
+
+    assert cluster.server._version == version
+
+
+async def test_a_job_takes_few_writes() -> None:
+    cluster = Cluster()
+    cluster.add_node("gpu-1")
+    cluster.add_tenant("acme")
+    await cluster.settle()
+    before = cluster.interruptions.writes
+
+    cluster.add_job("acme")
+    await cluster.settle()
+
+    assert cluster.interruptions.writes - before <= 30, cluster.interruptions.log[before:]
+
+
+@pytest.mark.parametrize(
+    ("how", "step"), [("killed before", 1), ("killed after", 1), ("conflict", 4), ("lost reply", 4)]
+)
+async def test_disturbed_at_any_write_the_end_is_the_same(how: str, step: int) -> None:
+    undisturbed = await run_two_tenants()
+    expected = summary(undisturbed)
+    writes = undisturbed.interruptions.writes
+
+    assert writes > 60
+    for at in range(1, writes + 1, step):
+        cluster = await run_two_tenants(Interruptions(at=at, how=how))
+        assert summary(cluster) == expected, f"{how} at write {at}: {undisturbed.interruptions.log[at - 1]}"
+
+
+@pytest.mark.parametrize("config", [{"enrolment": "automatic"}, {}], ids=["automatic", "manual"])
+async def test_a_gpu_node_is_open_until_it_is_enrolled(config: dict[str, str]) -> None:
+    cluster = Cluster(**config)
+    cluster.add_node("cpu-1", gpus=0)
+    cluster.add_node("gpu-1", managed=False)
+    await cluster.settle()
+
+    automatic = config.get("enrolment") == "automatic"
+    role = cluster.server.get(kube.ROLE, names.OPEN_NODES_ACCOUNT, names.OPEN_NAMESPACE)
+    open_nodes = role["rules"][0]["resourceNames"]
+    assert cluster.node_status("gpu-1")["phase"] == ("Free" if automatic else "Unmanaged")
+    assert open_nodes == ["cpu-1"] if automatic else ["cpu-1", "gpu-1"]
+    taints = cluster.server.get(kube.NODE, "gpu-1")["spec"].get("taints", [])
+    assert [taint["key"] for taint in taints] == ([names.TAINT] if automatic else [])
