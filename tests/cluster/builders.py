@@ -5,11 +5,8 @@
 3. LETHE_IMAGE_BUILDER=buildah or docker decides otherwise.
 """
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -68,7 +65,7 @@ class Buildah:
 
     def build(self, context: Path, *, reference: str, archive: Path) -> None:
         debian.require(debian.IMAGES)
-        with self._one_at_a_time():
+        with folders.exclusive(self.folder / "lock"):
             self._make_base()
             self._run(
                 "build", "--isolation=chroot", "--layers", f"--build-arg=BASE={BASE_IMAGE}", "--pull-never",
@@ -124,13 +121,6 @@ class Buildah:
         # overlay cannot lie on overlay (a machine that is itself a container): then plain copies.
         file_system = run(["stat", "--file-system", "--format=%T", folders.cache()]).strip()
         return "vfs" if file_system == "overlayfs" else "overlay"
-
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 class Docker:

@@ -1,7 +1,10 @@
 """Where things lie: what can be kept between runs (the cache) and what belongs to one cluster (its state)."""
 
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -33,6 +36,15 @@ def empty(folder: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock file, and hold it: the cache is shared by all runs of this user."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_private(path: Path, content: bytes) -> None:

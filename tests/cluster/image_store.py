@@ -34,17 +34,9 @@ address = "{socket}"
 def filled(archives: Sequence[Path], bin: Path) -> Path:
     """Return the folder that holds these archives' images."""
     key = content_hash(*sorted(each.name for each in archives))
-    store = folders.cache() / "images" / "stores" / key
-    if not store.exists():
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with step("Unpacking images, once for all nodes"):
-            part = Path(tempfile.mkdtemp(dir=store.parent, prefix="part-"))
-            _fill(part, archives, bin)
-            part.rename(store)
-        for older in store.parent.iterdir():
-            if older != store and not older.name.startswith("part-"):
-                shutil.rmtree(older)
-    return store
+    stores = folders.cache() / "images" / "stores"
+    with folders.exclusive(stores.with_name("stores.lock")):
+        return _filled(stores / key, archives, bin)
 
 
 def copy(store: Path, target: Path) -> None:
@@ -64,6 +56,19 @@ def copy(store: Path, target: Path) -> None:
         shutil.copyfile(database, own)
         own.rename(database)
     part.rename(target)
+
+
+def _filled(store: Path, archives: Sequence[Path], bin: Path) -> Path:
+    if not store.exists():
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with step("Unpacking images, once for all nodes"):
+            part = Path(tempfile.mkdtemp(dir=store.parent, prefix="part-"))
+            _fill(part, archives, bin)
+            part.rename(store)
+        for older in store.parent.iterdir():
+            if older != store:
+                shutil.rmtree(older)
+    return store
 
 
 def _fill(root: Path, archives: Sequence[Path], bin: Path) -> None:

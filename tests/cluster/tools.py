@@ -6,7 +6,6 @@
 3. Only what is asked for is built; a user of kind waits neither for the kubelet nor for containerd.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -14,8 +13,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import folders
@@ -85,7 +83,7 @@ def require(programs: Iterable[str]) -> Path:
     wanted = list(programs)
     if not missing(target, wanted):
         return target
-    with _one_builder(target.parent):
+    with folders.exclusive(target.parent / "lock"):
         lacking = missing(target, wanted)
         if lacking:
             _build(lacking, target)
@@ -96,14 +94,6 @@ def missing(target: Path, programs: Iterable[str]) -> list[str]:
     """Return those of the programs, or of their links, that are not in the folder."""
     linked = [program for link, program in LINKS.items() if not (target / link).exists()]
     return [program for program in programs if program in linked or not (target / program).exists()]
-
-
-@contextmanager
-def _one_builder(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _build(programs: list[str], target: Path) -> None:

@@ -9,7 +9,8 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from . import folders
@@ -33,16 +34,14 @@ def third_party(requirements: Sequence[str]) -> Path:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     named = json.dumps([project["dependencies"], project["optional-dependencies"]])
     folder = folders.cache() / "wheels" / content_hash(IMAGE_PYTHON, named, *requirements)
-    if folder.exists():
-        return folder
-    with step(f"Downloading wheels for {', '.join(requirements)}"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
-        ours: list[str | Path] = ["--find-links", own().parent] if any(LETHE in each for each in requirements) else []
-        run([*_pip("download"), *_target(), *ours, "--dest", part, *requirements])
-        for wheel in part.glob("lethe_operator-*.whl"):
-            wheel.unlink()
-        part.rename(folder)
+    # Lethe's own wheel is built before the lock is taken, as it takes the same.
+    ours: list[str | Path] = ["--find-links", own().parent] if any(LETHE in each for each in requirements) else []
+    with _locked():
+        if not folder.exists():
+            with step(f"Downloading wheels for {', '.join(requirements)}"), _part(folder) as part:
+                run([*_pip("download"), *_target(), *ours, "--dest", part, *requirements])
+                for wheel in part.glob("lethe_operator-*.whl"):
+                    wheel.unlink()
     return folder
 
 
@@ -51,16 +50,25 @@ def own() -> Path:
     """Return Lethe's own wheel, built from the tree as it was at the first call."""
     sources = [PROJECT / name for name in PROJECT_FILES]
     folder = folders.cache() / "wheels" / f"own-{content_hash(paths=sources)}"
-    if not folder.exists():
-        with step("Building Lethe's wheel"):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory() as copy:
-                # A copy, because setuptools leaves files of its own in the tree that it builds.
+    with _locked():
+        if not folder.exists():
+            # A copy, because setuptools leaves files of its own in the tree that it builds.
+            with step("Building Lethe's wheel"), _part(folder) as part, tempfile.TemporaryDirectory() as copy:
                 _copy(sources, Path(copy))
-                part = Path(tempfile.mkdtemp(dir=folder.parent, prefix="part-"))
                 run([*_pip("wheel"), "--no-deps", "--wheel-dir", part, copy])
-            part.rename(folder)
     return next(folder.glob("lethe_operator-*.whl"))
+
+
+def _locked() -> AbstractContextManager[None]:
+    return folders.exclusive(folders.cache() / "wheels" / "lock")
+
+
+@contextmanager
+def _part(folder: Path) -> Iterator[Path]:
+    """Give a fresh folder that takes the name of `folder` when it is complete."""
+    part = folders.empty(folder.with_name(f"{folder.name}.part"))
+    yield part
+    part.rename(folder)
 
 
 def _pip(command: str) -> list[str]:
