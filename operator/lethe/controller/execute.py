@@ -269,6 +269,9 @@ class Executor:
 
     async def _tell(self, kind: Kind, metadata: Metadata, notes: Sequence[Note]) -> None:
         for note in notes:
+            _log.info(
+                note.message, kind=kind.kind, namespace=metadata.namespace, name=metadata.name, reason=note.reason
+            )
             try:
                 await self._api.create(kube.EVENT, build_event(kind, metadata, note, self._clock.now()))
             except LetheError as error:

@@ -29,7 +29,7 @@ _UNITS: Final[dict[str, Decimal | int]] = {
     "Pi": 2**50,
     "Ei": 2**60,
 }
-_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2}|[kMGTPE]i|Ki|[mkMGTPE]?)")
+_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2}|[KMGTPE]i|[mkMGTPE]?)")
 _DURATION: Final = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,6})h)?(?:(\d{1,7})m)?(?:(\d{1,9})s)?")
 _SECONDS: Final = (86400, 3600, 60, 1)
 

@@ -1,0 +1,100 @@
+"""`lethe node` against the API server of the simulation."""
+
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lethe.adapters import kube
+from lethe.cli import node
+from lethe.model.errors import LetheError, UsageError
+from tests.simulation.api_server import ApiServer, ManualClock
+
+STATUS = {
+    "phase": "Assigned",
+    "epoch": 4,
+    "gpuCount": 8,
+    "message": "held",
+    "holder": {
+        "tenant": "acme",
+        "namespace": "acme-a",
+        "job": "digits",
+        "jobUid": "j",
+        "podUids": ["p"],
+        "since": "2030-01-01T00:00:00Z",
+    },
+}
+
+
+class Connection:
+    """An open connection to a server in memory."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+
+    async def __aenter__(self) -> Any:
+        return self._server.client()
+
+    async def __aexit__(self, *error: object) -> None:
+        return None
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> ApiServer:
+    server = ApiServer(ManualClock())
+
+    async def connect() -> Connection:
+        return Connection(server)
+
+    monkeypatch.setattr(node.Kube, "connect", connect)
+    monkeypatch.setenv("COLUMNS", "200")
+    server.create(kube.GPU_NODE, {"metadata": {"name": "gpu-1"}, "spec": {}})
+    return server
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(node.app, arguments)
+
+
+def set_status(server: ApiServer, **changes: Any) -> None:
+    server.patch(kube.GPU_NODE, "gpu-1", "", {"status": {**STATUS, **changes}}, "status")
+
+
+def test_list_tells_who_holds_a_node(server: ApiServer) -> None:
+    set_status(server)
+    result = run("list")
+
+    assert result.exit_code == 0
+    for word in ("gpu-1", "Assigned", "acme (acme-a/digits)", "4", "8", "held"):
+        assert word in result.output
+
+
+def test_enrol_and_release_set_the_administrators_wish(server: ApiServer) -> None:
+    assert run("enrol", "gpu-1").exit_code == 0
+    assert server.get(kube.GPU_NODE, "gpu-1")["spec"] == {"managed": True}
+    set_status(server)
+    released = run("release", "gpu-1")
+    assert "Assigned now and opens when it is Free" in released.output
+    assert server.get(kube.GPU_NODE, "gpu-1")["spec"] == {"managed": False}
+
+
+def test_enrol_waits_until_the_node_was_scrubbed(server: ApiServer) -> None:
+    set_status(server, phase="Free", message="2 GPUs were scrubbed", holder=None)
+    result = run("enrol", "gpu-1", "--wait")
+
+    assert "Free: 2 GPUs were scrubbed" in result.output
+
+
+def test_enrol_ends_when_the_node_is_quarantined(server: ApiServer) -> None:
+    set_status(server, phase="Quarantined", reason="GPULost", message="a GPU fell off the bus", holder=None)
+    result = run("enrol", "gpu-1", "--wait")
+
+    assert isinstance(result.exception, LetheError)
+    assert "quarantined (GPULost): a GPU fell off the bus" in str(result.exception)
+
+
+def test_an_unknown_node_is_named(server: ApiServer) -> None:
+    result = run("enrol", "gpu-9")
+
+    assert isinstance(result.exception, UsageError)
+    assert "there is no GPUNode gpu-9" in str(result.exception)
