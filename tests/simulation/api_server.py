@@ -144,7 +144,7 @@ class ApiServer:
         added = set(new["metadata"].get("finalizers") or []) - set(live["metadata"].get("finalizers") or [])
         if live["metadata"].get("deletionTimestamp") and added:
             raise RefusedError(f"{key}: no new finalizers can be added to an object that is being deleted")
-        if new == {**live, "metadata": {**live["metadata"]}}:
+        if new == live:
             return _copy(live)
         if new.get("spec") != live.get("spec"):
             new["metadata"]["generation"] += 1
@@ -288,9 +288,10 @@ class FakeKube:
         return self._interruptions.around(what.rstrip(), write)
 
 
-def _copy(item: Any) -> Any:
+def _copy(item: Object) -> Object:
     """Copy a JSON document, fast."""
-    return marshal.loads(marshal.dumps(item))
+    copied: Object = marshal.loads(marshal.dumps(item))
+    return copied
 
 
 def _phase(pod: Object) -> str:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from lethe.adapters import kube
 from lethe.model import names
+from lethe.model.config import Criticalities
 from tests.simulation.cluster import Behaviour, Cluster
 
 
@@ -236,7 +238,10 @@ async def test_a_quarantined_node_is_released_and_enrolled_again() -> None:
 async def test_a_foreign_pod_keeps_the_node_dirty() -> None:
     cluster = Cluster()
     cluster.add_node("gpu-1")
-    foreign = {"metadata": {"name": "old", "namespace": "default", "labels": {}}, "spec": {"nodeName": "gpu-1"}}
+    foreign: dict[str, Any] = {
+        "metadata": {"name": "old", "namespace": "default", "labels": {}},
+        "spec": {"nodeName": "gpu-1"},
+    }
     foreign["spec"]["containers"] = []
     cluster.server.create(kube.POD, {**foreign, "status": {"phase": "Running"}})
     cluster.behaviour.kubelets = False
@@ -261,8 +266,4 @@ async def test_a_node_whose_fence_does_not_refuse_is_not_scrubbed() -> None:
 
 
 def convert_rules(rules: dict[str, dict[str, bool]]) -> Any:
-    import msgspec
-
-    from lethe.model.config import Criticalities
-
     return msgspec.convert(rules, Criticalities)

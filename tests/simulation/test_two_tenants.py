@@ -1,5 +1,7 @@
 """Two tenants and one GPU node, through the whole life of their jobs; and the same with an operator that is killed."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -135,7 +137,7 @@ async def test_disturbed_at_any_write_the_end_is_the_same(how: str, step: int) -
 
 
 @pytest.mark.parametrize("config", [{"enrolment": "automatic"}, {}], ids=["automatic", "manual"])
-async def test_a_gpu_node_is_open_until_it_is_enrolled(config: dict[str, str]) -> None:
+async def test_a_gpu_node_is_open_until_it_is_enrolled(config: dict[str, Any]) -> None:
     cluster = Cluster(**config)
     cluster.add_node("cpu-1", gpus=0)
     cluster.add_node("gpu-1", managed=False)

@@ -90,6 +90,7 @@ _CONTAINER_SECURITY: Final = {
 _MOUNT: Final = {"name", "mountPath", "readOnly", "subPath"}
 _PORT: Final = {"name", "containerPort", "protocol"}
 _RESOURCES: Final = {"limits", "requests"}
+_RESOURCE_NAMES: Final = {"cpu", "memory", "ephemeral-storage"}
 _VOLUMES: Final = {"configMap", "secret", "downwardAPI", "projected", "emptyDir"}
 _PROJECTIONS: Final = {"configMap", "secret", "downwardAPI"}
 _OWN_PATHS: Final = (KEYS_PATH, CREDENTIALS_PATH, f"{KEYS_PATH}-token", OUTPUTS_PATH)
@@ -196,8 +197,11 @@ def _container(path: str, container: dict[str, Any], own_paths: tuple[str, ...])
     resources = container.get("resources") or {}
     yield from _unlisted(f"{path}.resources", resources, _RESOURCES)
     for group in sorted(_RESOURCES):
-        if GPU_RESOURCE in (resources.get(group) or {}):
-            yield f"{path}.resources.{group}[{GPU_RESOURCE}]", "set spec.gpusPerReplica instead"
+        for name in sorted((resources.get(group) or {}).keys() - _RESOURCE_NAMES):
+            why = (
+                "set spec.gpusPerReplica instead" if name == GPU_RESOURCE else "devices and huge pages are not scrubbed"
+            )
+            yield f"{path}.resources.{group}[{name}]", why
     for index, mount in enumerate(container.get("volumeMounts") or []):
         yield from _mount(f"{path}.volumeMounts[{index}]", mount, own_paths)
 

@@ -76,6 +76,10 @@ REFUSED = {
     "spec.containers[0].env[LETHE_DATASETS]": template(env=[{"name": "LETHE_DATASETS", "value": "/x"}]),
     "spec.containers[0].resources.claims": template(resources={"claims": []}),
     "spec.containers[0].resources.limits[nvidia.com/gpu]": template(resources={"limits": {"nvidia.com/gpu": 1}}),
+    "spec.containers[0].resources.requests[hugepages-2Mi]": template(resources={"requests": {"hugepages-2Mi": "1Gi"}}),
+    "spec.containers[0].resources.limits[nvidia.com/mig-1g.5gb]": template(
+        resources={"limits": {"nvidia.com/mig-1g.5gb": 1}}
+    ),
     "spec.containers[0].volumeMounts[0].name": template(**mount(name="lethe-keys")),
     "spec.containers[0].volumeMounts[0].mountPropagation": template(**mount(mountPropagation="Bidirectional")),
     "spec.containers": {"spec": {}},
