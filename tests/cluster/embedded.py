@@ -87,6 +87,8 @@ class Embedded:
             for image in archives:
                 self.load_image(image)
             self.kubectl().rolled_out("kube-system", "deployment/coredns", seconds=120)
+            for each in self.all_nodes:
+                each.check()
 
     def down(self) -> None:
         """Stop and remove all; see Provider."""

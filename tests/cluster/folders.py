@@ -47,6 +47,12 @@ def exclusive(lock: Path) -> Iterator[None]:
         yield
 
 
+def write_if_changed(path: Path, text: str) -> None:
+    """Write a file unless it says the same already: kube-proxy, for one, ends when its configuration is touched."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that only its owner can read, so that no reader ever sees half of it."""
     part = path.with_name(path.name + ".part")

@@ -17,11 +17,13 @@ from . import cgroups, image_store, node_config, waiting
 from .addresses import Addresses
 from .commands import run
 from .errors import ClusterError
+from .folders import write_if_changed
 from .network import Network
 from .pki import Authority
 from .processes import Processes, only_child
 
 IMAGE_NAMESPACE = "k8s.io"
+PROGRAMS = ("containerd", "kubelet", "kube-proxy")
 # Folders of the machine over which a node's own are mounted: `name of the node's folder` -> path.
 BOUND_FOLDERS = {
     "kubelet": "/var/lib/kubelet",
@@ -91,7 +93,8 @@ class Node:
             self.folder / "kubelet.kubeconfig", server=self.addresses.api_url, pair=pair, context=name
         )
         config = self.folder / "kubelet.yaml"
-        config.write_text(
+        write_if_changed(
+            config,
             node_config.kubelet(
                 self.addresses,
                 authority=authority.pair.certificate,
@@ -99,7 +102,7 @@ class Node:
                 key=pair.key,
                 cgroup=self.cgroup,
                 pod_logs=Path("/var/log/pods"),
-            )
+            ),
         )
         labels = ",".join(f"{key}={value}" for key, value in self.plan.labels.items())
         self._start(
@@ -115,13 +118,23 @@ class Node:
             ],
         )
         config = self.folder / "kube-proxy.yaml"
-        config.write_text(node_config.kube_proxy(self.addresses, kubeconfig=kube_proxy, node=name))
+        write_if_changed(config, node_config.kube_proxy(self.addresses, kubeconfig=kube_proxy, node=name))
         self._start("kube-proxy", [self.bin / "lethe-kube", "kube-proxy", f"--config={config}"])
+
+    def check(self) -> None:
+        """Raise an error that names the log of a program that has ended by itself."""
+        for program in PROGRAMS:
+            name = f"{self.plan.name}-{program}"
+            if self.processes.find(name) is None:
+                log = self.processes.logs / f"{name}.log"
+                raise ClusterError(
+                    f"{program} on node {self.plan.name} has ended; its log is {log}. `up` starts it again."
+                )
 
     def power_off(self) -> None:
         """End everything on the node at once, as a power failure does."""
         self.processes.stop(f"{self.plan.name}-init", grace=0)
-        for program in ("containerd", "kubelet", "kube-proxy"):
+        for program in PROGRAMS:
             self.processes.stop(f"{self.plan.name}-{program}", grace=0)
 
     def remove(self) -> None:
