@@ -254,6 +254,8 @@ REFUSED_BY_POLICY: dict[str, tuple[Change, str]] = {
     ),
     "host port": (lambda j: container(j).update(ports=[{"containerPort": 80, "hostPort": 80}]), "hostPort"),
     "GPU limit": (lambda j: container(j)["resources"]["limits"].update({"nvidia.com/gpu": 1}), "nvidia.com/gpu"),
+    "MIG": (lambda j: container(j)["resources"]["limits"].update({"nvidia.com/mig-1g.5gb": 1}), "mig-1g.5gb"),
+    "huge pages": (lambda j: container(j)["resources"]["limits"].update({"hugepages-2Mi": "2Mi"}), "hugepages-2Mi"),
     "device claim": (lambda j: container(j)["resources"].update(claims=[{"name": "x"}]), "claims"),
     "block device": (lambda j: container(j).update(volumeDevices=[{"name": "v", "devicePath": "/x"}]), "volumeDevices"),
     "hook": (lambda j: container(j).update(lifecycle={"postStart": {"exec": {"command": ["x"]}}}), "lifecycle"),

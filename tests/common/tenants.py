@@ -17,8 +17,12 @@ from tests.common.objects import Object, condition, wait_until
 
 EXAMPLES = PROJECT / "examples" / "digits"
 SECRET = "s3"
-TRAIN = ("python3", "/app/train.py", "--dataset", "digits", "--require-accuracy", "0.9")
 INSPECT = ("python3", "/app/inspect_memory.py", "--expect-zeros")
+
+
+def train(dataset: str = "digits") -> tuple[str, ...]:
+    """Return the example's training command."""
+    return ("python3", "/app/train.py", "--dataset", dataset, "--require-accuracy", "0.9")
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,12 @@ class TrialTenant:
         return {key: bucket.get(key) for key, _ in bucket.list()}
 
     def corrupt(self, dataset: str) -> str:
-        """Flip one bit in the middle of a dataset's largest object and return the object's name."""
+        """Flip one bit of a dataset's largest object and return the object's name."""
         found = self.kubectl.read("get", "eds", dataset, f"--namespace={self.name}")
         bucket = self._bucket(found["spec"]["storage"]["url"].removeprefix(f"s3://{self.name}/"))
         name, _ = max(bucket.list(), key=lambda each: each[1])
         data = bytearray(bucket.get(name))
-        data[1000] ^= 1
+        data[len(data) // 2] ^= 1
         bucket.put(name, bytes(data))
         return name
 
@@ -173,7 +177,8 @@ class TrialTenant:
         spec["outputs"]["recipients"] = [{"tenantKey": "default"}, {"publicKey": self.recovery_public}]
         container = spec["template"]["spec"]["containers"][0]
         container["image"] = EXAMPLE_IMAGE
-        container["command"] = ["sh", "-ec", "\n".join(" ".join(command) for command in commands or (TRAIN,))]
+        chosen = commands or (train(dataset),)
+        container["command"] = ["sh", "-ec", "\n".join(" ".join(command) for command in chosen)]
         return job
 
     def unseal_outputs(self, job: str, target: Path) -> None:

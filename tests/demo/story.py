@@ -9,7 +9,7 @@ from tests.cluster.progress import say
 from tests.cluster.provider import Provider
 from tests.common.digits import make_canary, write_digits
 from tests.common.objects import Object, find, find_all, logs, message, phase, remove, wait_until
-from tests.common.tenants import INSPECT, TRAIN, TrialTenant
+from tests.common.tenants import INSPECT, TrialTenant, train
 from tests.common.world import World, build_world, enrol
 from tests.demo.stage import quote, scene, tell
 
@@ -36,7 +36,7 @@ def play() -> None:
         for name in names:
             wait_for_phase(acme, name, "Admitted", "Running", "Succeeded")
     with scene(5, "globex applies a job, and is told why it waits"):
-        apply(globex, globex.job("digits", INSPECT, TRAIN))
+        apply(globex, globex.job("digits", INSPECT, train()))
         wait_until(
             globex.kubectl,
             "stj",

@@ -14,6 +14,7 @@ from tests.common.world import World
 
 CHUNK = 8 << 20
 VIDEO_MEMORY = "simgpu"
+PODS = "/kubepods"
 Place = Callable[[list[bytes]], list[str]]
 
 
@@ -96,12 +97,12 @@ def _in_container_logs(world: World, needles: list[bytes]) -> list[str]:
 
 
 def _in_environments(needles: list[bytes]) -> list[str]:
-    """Search the environment of every process of the machine, containers' among them."""
+    """Search the environment of every process of a pod: the nodes' cgroups are this machine's too."""
     found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if _has(environment.read_bytes(), needles):
-                found.append(str(environment))
+            if PODS in (process / "cgroup").read_text() and _has((process / "environ").read_bytes(), needles):
+                found.append(str(process / "environ"))
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found

@@ -90,7 +90,6 @@ def dataset_keys(tenant: TrialTenant) -> list[bytes]:
     return list(open_keyring(keyring, hpke.parse_private(tenant.recovery_key.read_text())).values())
 
 
-@pytest.mark.skip(reason="not seen to pass on a real cluster yet")
 def test_no_secret_anywhere(
     world: World, acme: TrialTenant, globex: TrialTenant, canary: str, training: Object, control: str
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.common.objects import condition, find, find_all, message, phase
-from tests.common.tenants import INSPECT, TRAIN, TrialTenant
+from tests.common.tenants import INSPECT, TrialTenant, train
 from tests.common.world import World
 from tests.e2e.jobs import end, reach, start, training_log
 
@@ -32,7 +32,7 @@ def test_two_tenants_one_after_the_other(world: World, acme: TrialTenant, globex
         start(acme, acme.job(name))
     for name in names:
         reach(acme, name, "Admitted", "Running")
-    start(globex, globex.job("second", INSPECT, TRAIN))
+    start(globex, globex.job("second", INSPECT, train()))
     waiting = reach(globex, "second", "Queued", "Admitted", "Running")
     if phase(waiting) == "Queued":
         assert "acme" not in message(waiting), "a tenant is not told who the others are"

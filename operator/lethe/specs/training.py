@@ -281,6 +281,7 @@ def _sidecar(given: TrainingPodInput, outputs: Outputs, config: OperatorConfig, 
         storage=outputs.storage,
         recipients=recipients,
         criticality=strictest(given.datasets),
+        timeout_seconds=parse_duration(outputs.upload_timeout),
     )
     mounts: list[Manifest] = [{"name": _OUTPUTS, "mountPath": OUTPUTS_PATH}]
     if outputs.storage.secret_ref is not None:

@@ -128,6 +128,11 @@ def test_crds_are_kept_and_are_the_projects_own(objects: list[Object]) -> None:
         assert crd["spec"] == source[name]["spec"]
 
 
+def test_the_operator_knows_whether_the_fence_refuses() -> None:
+    told = msgspec.convert(config(render(fence={"mode": "audit"}), "lethe-operator"), OperatorConfig)
+    assert told.fence == "audit"
+
+
 @pytest.mark.parametrize("mode", ["enforce", "audit"])
 def test_every_policy_is_bound_and_fails_closed(mode: str, tmp_path: Path) -> None:
     objects = render(fence={"mode": mode})

@@ -175,6 +175,7 @@ def test_the_sidecar_is_told_recipients_and_the_strictest_criticality() -> None:
         ("", 0, "recovery"),
     ]
     assert (told.tenant, told.criticality) == ("acme-corp", "critical")
+    assert told.timeout_seconds == 20 * 60, "what uploadTimeout says, so that the sidecar can tell why it gave up"
     assert pod["metadata"]["annotations"] == {"lethe.dev/outputs-criticality": "critical"}
     assert mounts(sidecar)["/run/lethe-credentials/outputs"] == "lethe-outputs-credentials"
     assert "/run/lethe" not in mounts(sidecar)
