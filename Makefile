@@ -61,7 +61,7 @@ images: venv
 	$(BIN)/python -m tests.cluster images
 
 down: venv
-	$(BIN)/python -m tests.cluster down
+	$(BIN)/python -m tests.demo down
 
 demo: venv
 	$(BIN)/python -m tests.demo

@@ -31,7 +31,7 @@ def read_files(arguments: argparse.Namespace) -> list[tuple[str, bytes]]:
     """Return names and contents of all images."""
     if arguments.folder:
         root = Path(arguments.folder)
-        return [(str(path.relative_to(root)), path.read_bytes()) for path in sorted(root.rglob("*.png"))]
+        return [("/".join(path.parts[-3:]), path.read_bytes()) for path in sorted(root.rglob("*.png"))]
     import lethe.data
 
     dataset = lethe.data.open(arguments.dataset)

@@ -16,7 +16,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import choice, gpus, images, kept_logs, s3, tools
+from . import choice, tools
+from .bring_up import bring_up, load_images
 from .errors import ClusterError
 from .progress import say
 from .provider import Provider
@@ -64,28 +65,6 @@ def main(arguments: Sequence[str]) -> int:
         say(f"error: {error}")
         return 1
     return 0
-
-
-def bring_up(provider: Provider, *, with_images: bool = True) -> None:
-    """Start the cluster with its images, S3 server and simulated GPUs; keep the logs when that fails."""
-    tools.require(tools.EVERYWHERE)
-    archives = [s3.image(), *(images.build_all() if with_images else [])]
-    try:
-        provider.up(archives)
-        ObjectStore(provider).deploy()
-        if with_images:
-            gpus.deploy(provider)
-    except ClusterError:
-        kept_logs.keep(provider)
-        raise
-    say(f"The cluster is up: export KUBECONFIG={provider.kubeconfig()}")
-
-
-def load_images(provider: Provider) -> None:
-    """Build the images that have changed; load them if the cluster is up."""
-    for archive in images.build_all():
-        if provider.kubeconfig().exists():
-            provider.load_image(archive)
 
 
 def show(provider: Provider) -> None:

@@ -23,6 +23,11 @@ def deploy(provider: Provider) -> None:
             kubectl("wait", f"node/{name}", "--for=jsonpath={.status.allocatable.nvidia\\.com/gpu}", "--timeout=60s")
 
 
+def remove(provider: Provider) -> None:
+    """Take the simulated GPUs away again; their memory, which stands for the hardware, stays on the nodes."""
+    provider.kubectl()("delete", "daemonset", "simgpu", "--namespace=kube-system", "--ignore-not-found")
+
+
 def _offered(provider: Provider, node: str) -> bool:
     capacity: dict[str, str] = provider.kubectl().read("get", "node", node)["status"]["capacity"]
     return int(capacity.get("nvidia.com/gpu", "0")) > 0

@@ -45,9 +45,6 @@ class Provider(Protocol):
     def storage_class(self) -> str:
         """Return the storage class for the key service's volume; empty where the cluster's default one will do."""
 
-    def renew_key_volume(self) -> None:
-        """Give the key service's volume back as if it was new: empty, and bound to no claim."""
-
     def reboot(self, node: str) -> None:
         """Take power from a node and start it again with a new boot id; NotSupported where that cannot be done."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import tools
+from tests.cluster import images, tools
 from tests.cluster.commands import attempt, run
 from tests.cluster.folders import PROJECT
 from tests.cluster.provider import ClusterNode, Provider
@@ -27,7 +27,8 @@ class Installation:
     provider: Provider
 
     def install(self, **values: Any) -> None:
-        """Install or upgrade the chart and wait until its workloads are ready."""
+        """Install or upgrade the chart and wait until its workloads are ready, and run today's image."""
+        self._forget_interrupted()
         chosen = {**self._values(), **values}
         run(
             [
@@ -39,8 +40,9 @@ class Installation:
         )
 
     def uninstall(self) -> None:
-        """Uninstall the chart; an absent one is no error."""
+        """Uninstall the chart, also where a node is still held; an absent one is no error."""
         if attempt([*self._helm(), "status", RELEASE]).returncode == 0:
+            self.install(uninstall={"force": True})
             run([*self._helm(), "uninstall", RELEASE, "--wait", "--timeout=5m"])
 
     def is_installed(self) -> bool:
@@ -75,15 +77,24 @@ class Installation:
             seconds=seconds,
         )
 
+    def _forget_interrupted(self) -> None:
+        """Remove what a helm that was killed has left: it would refuse to go on."""
+        states = "owner=helm,status in (pending-install,pending-upgrade,pending-rollback)"
+        self.provider.kubectl()("delete", "secrets", f"--namespace={SYSTEM}", f"--selector={states}")
+
     def _helm(self) -> list[str | Path]:
         helm = tools.require(["helm"]) / "helm"
         return [helm, f"--kubeconfig={self.provider.kubeconfig()}", f"--namespace={SYSTEM}"]
 
     def _values(self) -> dict[str, Any]:
-        """Return what a provider sets who has no registry and nodes that are only just big enough."""
+        """Return what a provider sets who has no registry and nodes that are only just big enough.
+
+        The tag stays the same when the image changes, so an annotation replaces the pods.
+        """
         control_plane = [{"key": NO_SCHEDULE, "operator": "Exists", "effect": "NoSchedule"}]
         return {
             "image": {"repository": LETHE_IMAGE, "tag": "dev", "pullPolicy": "IfNotPresent"},
             "tolerations": control_plane,
-            "keyservice": {"persistence": {"storageClassName": "lethe-static"}},
+            "podAnnotations": {"lethe.dev/image": images.build(images.recipe("lethe")).stem},
+            "keyservice": {"persistence": {"storageClassName": self.provider.storage_class()}},
         }

@@ -1,60 +1,55 @@
-"""Everything that a run needs, up and ready: cluster, images, simulated GPUs, S3 server, Lethe."""
+"""Everything that a run needs on a cluster: simulated GPUs, S3 server, Lethe, tenants."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import folders
-from tests.cluster.__main__ import bring_up
+from tests.cluster import folders, gpus
 from tests.cluster.progress import step
 from tests.cluster.provider import Provider
 from tests.cluster.s3 import ObjectStore
-from tests.common.installation import Installation
-from tests.common.objects import phase, wait_until
+from tests.common.installation import SYSTEM, Installation
+from tests.common.objects import find_all, phase, remove, wait_until
 from tests.common.tenants import TrialTenant
-from tests.simgpu.manifest import OwnNode, SharedHost, build_manifests
 
 
 @dataclass(frozen=True)
 class World:
-    """A cluster with Lethe, an S3 server and simulated GPUs."""
+    """A cluster that is up, with what the tests and the demo have on it."""
 
     provider: Provider
-    store: ObjectStore
-    installation: Installation
 
-    def tenant(self, name: str) -> TrialTenant:
-        """Return a tenant, who is not set up yet."""
-        return TrialTenant(name, self.installation, self.store, self.folder / name)
+    @property
+    def store(self) -> ObjectStore:
+        """Return the S3 server."""
+        return ObjectStore(self.provider)
+
+    @property
+    def installation(self) -> Installation:
+        """Return Lethe, which may not be installed yet."""
+        return Installation(self.provider)
 
     @property
     def folder(self) -> Path:
         """Return the folder in which the tenants' own machines lie."""
         return folders.state(self.provider.name) / "tenants"
 
+    def tenant(self, name: str) -> TrialTenant:
+        """Return a tenant, who is not set up yet."""
+        return TrialTenant(name, self.installation, self.store, self.folder / name)
 
-def build_world(provider: Provider) -> World:
-    """Bring the cluster up with images, simulated GPUs and the S3 server; Lethe is not installed yet."""
-    bring_up(provider)
-    with step("Giving the GPU nodes their simulated GPUs"):
-        give_gpus(provider)
-    return World(provider, ObjectStore(provider), Installation(provider))
-
-
-def give_gpus(provider: Provider) -> None:
-    """Deploy the simulated GPUs and wait until every GPU node offers them."""
-    shared = provider.shared_host_folder()
-    kubectl = provider.kubectl()
-    kubectl.apply(build_manifests(OwnNode() if shared is None else SharedHost(folder=str(shared))))
-    for node in provider.nodes():
-        if node.gpu:
-            wait_until(
-                kubectl,
-                "node",
-                node.name,
-                lambda found: found["status"]["allocatable"].get("nvidia.com/gpu", "0") != "0",
-                what=f"node {node.name} to offer GPUs",
-                seconds=60,
-            )
+    def remove(self) -> None:
+        """Leave nothing of Lethe, its tenants and the simulated GPUs on a cluster that goes on."""
+        kubectl = self.provider.kubectl()
+        if self.installation.is_installed():
+            with step("Uninstalling Lethe"):
+                for job in find_all(kubectl, "stj"):
+                    remove(kubectl, "stj", job["metadata"]["name"], job["metadata"]["namespace"])
+                namespaces = [name for tenant in find_all(kubectl, "tenants") for name in tenant["spec"]["namespaces"]]
+                self.installation.uninstall()
+                for namespace in (*namespaces, SYSTEM, "lethe-open"):
+                    remove(kubectl, "namespace", namespace)
+                kubectl("delete", "crd", "--selector=app.kubernetes.io/name=lethe")
+        gpus.remove(self.provider)
 
 
 def enrol(world: World) -> None:

@@ -7,13 +7,14 @@ import base64
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.cluster.bring_up import bring_up
 from tests.cluster.choice import choose
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import say
 from tests.common.digits import make_canary, write_digits
 from tests.common.installation import EXAMPLE_IMAGE
 from tests.common.objects import Object, find, logs, phase, remove, wait_until
-from tests.common.world import World, build_world
+from tests.common.world import World
 from tests.demo.stage import quote, scene
 
 NAMESPACE = "plain"
@@ -23,7 +24,9 @@ CONFIGMAP_IMAGES = 400
 
 def play() -> None:
     """Show the leak on a node that Lethe does not manage, then have the node scrubbed where Lethe is installed."""
-    world = build_world(choose())
+    provider = choose()
+    bring_up(provider)
+    world = World(provider)
     node = world.installation.gpu_nodes()[-1].name
     managed = release_node(world, node)
     kubectl = world.provider.kubectl()

@@ -33,4 +33,4 @@ def tell(subject: str) -> Callable[[Object], None]:
 def quote(text: str) -> None:
     """Print what a program said."""
     for line in text.rstrip().splitlines():
-        say(f"    | {line}")
+        say(f"    | {line.rstrip()}")

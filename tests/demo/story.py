@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from tests.cluster.bring_up import bring_up
 from tests.cluster.choice import choose
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import say
@@ -10,7 +11,7 @@ from tests.cluster.provider import Provider
 from tests.common.digits import make_canary, write_digits
 from tests.common.objects import Object, find, find_all, logs, message, phase, remove, wait_until
 from tests.common.tenants import INSPECT, TrialTenant, train
-from tests.common.world import World, build_world, enrol
+from tests.common.world import World, enrol
 from tests.demo.stage import quote, scene, tell
 
 JOB_SECONDS = 240
@@ -74,7 +75,8 @@ def play() -> None:
 
 def raise_curtain(provider: Provider) -> World:
     """Bring everything up, install Lethe, and have the GPU nodes scrubbed."""
-    world = build_world(provider)
+    bring_up(provider)
+    world = World(provider)
     say("    Installing the chart with Helm ...")
     world.installation.install()
     say("    Enrolling the GPU nodes: nobody gets them before their first scrub ...")

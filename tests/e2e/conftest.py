@@ -5,11 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.choice import choose
+from tests.cluster.current import Current
+from tests.cluster.fixtures import provider
+from tests.cluster.provider import Provider
 from tests.common.digits import make_canary, write_digits
 from tests.common.objects import find_all, remove
 from tests.common.tenants import TrialTenant
-from tests.common.world import World, build_world, enrol
+from tests.common.world import World, enrol
+
+__all__ = ["provider"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,18 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def world() -> Iterator[World]:
-    """Return a cluster with Lethe whose GPU nodes are Free."""
-    provider = choose()
-    was_up = provider.kubeconfig().exists()
+def world(provider: Provider) -> Iterator[World]:
+    """Return a cluster with Lethe whose GPU nodes are Free; a cluster that goes on afterwards is left as it was."""
+    made = World(provider)
     try:
-        made = build_world(provider)
         made.installation.install()
         enrol(made)
         yield made
     finally:
-        if not was_up:
-            provider.down()
+        if isinstance(provider, Current):
+            made.remove()
 
 
 @pytest.fixture(scope="session")

@@ -235,6 +235,20 @@ async def test_a_quarantined_node_is_released_and_enrolled_again() -> None:
     assert cluster.job_status("acme")["phase"] == "Succeeded"
 
 
+async def test_a_receipt_after_an_enrolment_names_nobody_who_was_scrubbed_before() -> None:
+    cluster = await start(Behaviour())
+    assert cluster.node_status("gpu-1")["previousHolder"]["tenant"] == "acme"
+    for managed in (False, True):
+        cluster.server.patch(kube.GPU_NODE, "gpu-1", "", {"spec": {"managed": managed}})
+        await cluster.settle()
+
+    status = cluster.node_status("gpu-1")
+    assert (status["phase"], status["epoch"]) == ("Free", 3)
+    assert "previousHolder" not in status
+    newest = max(cluster.server.all(kube.RECEIPT), key=lambda receipt: receipt["spec"]["epoch"])
+    assert not newest["spec"].get("tenant")
+
+
 async def test_a_foreign_pod_keeps_the_node_dirty() -> None:
     cluster = Cluster()
     cluster.add_node("gpu-1")

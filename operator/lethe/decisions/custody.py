@@ -135,7 +135,7 @@ def _dirty(case: NodeCase) -> None:
 def _free(case: NodeCase) -> None:
     facts = case.facts
     if not case.node.spec.managed:
-        case.move(NodePhase.UNMANAGED, reasons.NOT_ENROLLED, "the node was released: open to everybody", scrub=None)
+        case.move(NodePhase.UNMANAGED, reasons.NOT_ENROLLED, "the node was released: open to everybody", **left(case))
     elif facts is not None and facts.uid != case.old.node_uid:
         case.move(
             NodePhase.DIRTY, reasons.NODE_REPLACED, "the Node was deleted and made anew", **left(case), **seen(facts)
