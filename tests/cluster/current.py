@@ -52,8 +52,9 @@ class Current:
         for archive in images:
             self.load_image(archive)
         kinds = self._kind_nodes()
+        # Elsewhere the cluster's own provisioner makes a volume for the claim.
         if kinds and not self.kubectl().answers("get", "persistentvolume", system.KEY_SERVICE_VOLUME):
-            self.renew_key_volume()
+            kinds.renew_key_volume(self.kubectl(), self.nodes()[0])
 
     def down(self) -> None:
         if not self.folder.exists():
@@ -90,12 +91,6 @@ class Current:
 
     def storage_class(self) -> str:
         return system.STORAGE_CLASS if self._kind_nodes() else ""
-
-    def renew_key_volume(self) -> None:
-        kinds = self._kind_nodes()
-        # Elsewhere the cluster's own provisioner makes a new volume for a new claim.
-        if kinds:
-            kinds.renew_key_volume(self.kubectl(), self.nodes()[0])
 
     def reboot(self, node: str) -> None:
         raise NotSupported(

@@ -121,12 +121,6 @@ class Embedded:
     def storage_class(self) -> str:
         return system.STORAGE_CLASS
 
-    def renew_key_volume(self) -> None:
-        kubectl = self.kubectl()
-        kubectl("delete", "persistentvolume", system.KEY_SERVICE_VOLUME, "--ignore-not-found", "--wait")
-        folders.empty(self._key_volume())
-        kubectl.apply(system.key_service_volume(PLANS[0].name, self._key_volume()))
-
     def reboot(self, node: str) -> None:
         chosen = self._node(node)
         chosen.power_off()

@@ -66,7 +66,7 @@ class Kind:
         kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=180s")
         kubectl.rolled_out("kube-system", "deployment/coredns", seconds=180)
         if not kubectl.answers("get", "persistentvolume", system.KEY_SERVICE_VOLUME):
-            self.renew_key_volume()
+            self._nodes.renew_key_volume(kubectl, self.nodes()[0])
 
     def down(self) -> None:
         if not self.folder.exists():
@@ -89,9 +89,6 @@ class Kind:
 
     def storage_class(self) -> str:
         return system.STORAGE_CLASS
-
-    def renew_key_volume(self) -> None:
-        self._nodes.renew_key_volume(self.kubectl(), self.nodes()[0])
 
     def reboot(self, node: str) -> None:
         raise NotSupported(
