@@ -15,18 +15,20 @@ from tests.common.world import World
 CHUNK = 8 << 20
 VIDEO_MEMORY = "simgpu"
 PODS = "/kubepods"
-Place = Callable[[list[bytes]], list[str]]
+Finding = tuple[str, bytes]
+"""Where, and which of the needles."""
+Place = Callable[[list[bytes]], list[Finding]]
 
 
 def places(world: World, tenants: Iterable[TrialTenant]) -> dict[str, Place]:
-    """Return, by name, a search for each place: given needles, where they were found."""
+    """Return, by name, a search for each place: given needles, which were found where."""
     owners = list(tenants)
     return {
-        "S3": lambda needles: _in_storage(owners, needles),
-        "API server": lambda needles: _in_api(world, needles),
-        "container logs": lambda needles: _in_container_logs(world, needles),
-        "container environments": lambda needles: _in_environments(needles),
-        "node disks and etcd": lambda needles: _on_disks(world, needles),
+        "S3": lambda needles: list(_in_storage(owners, needles)),
+        "API server": lambda needles: list(_in_api(world, needles)),
+        "container logs": lambda needles: list(_in_container_logs(world, needles)),
+        "container environments": lambda needles: list(_in_environments(needles)),
+        "node disks and etcd": lambda needles: list(_on_disks(world, needles)),
     }
 
 
@@ -35,28 +37,24 @@ def forms(secret: bytes) -> list[bytes]:
     return [secret, secret.hex().encode(), base64.b64encode(secret).rstrip(b"=")]
 
 
-def _has(data: bytes, needles: list[bytes]) -> bool:
-    return any(needle in data for needle in needles)
+def _look(where: str, data: bytes, needles: list[bytes]) -> Iterator[Finding]:
+    return ((where, needle) for needle in needles if needle in data)
 
 
-def _in_storage(owners: Iterable[TrialTenant], needles: list[bytes]) -> list[str]:
-    return [
-        f"s3://{owner.name}/{key}"
-        for owner in owners
-        for key, data in owner.stored_objects().items()
-        if _has(key.encode() + data, needles)
-    ]
+def _in_storage(owners: Iterable[TrialTenant], needles: list[bytes]) -> Iterator[Finding]:
+    for owner in owners:
+        for key, data in owner.stored_objects().items():
+            yield from _look(f"s3://{owner.name}/{key}", key.encode() + data, needles)
 
 
-def _in_api(world: World, needles: list[bytes]) -> list[str]:
+def _in_api(world: World, needles: list[bytes]) -> Iterator[Finding]:
     kubectl = world.provider.kubectl()
-    kinds = kubectl("api-resources", "--verbs=list", "--output=name").split()
-    return [
-        f"{kind} {found['metadata'].get('namespace', '')}/{found['metadata']['name']}"
-        for kind in kinds
-        for found in find_all(kubectl, kind)
-        if any(_has(text, needles) for text in _texts(found))
-    ]
+    for kind in kubectl("api-resources", "--verbs=list", "--output=name").split():
+        for found in find_all(kubectl, kind):
+            metadata = found["metadata"]
+            where = f"{kind} {metadata.get('namespace', '')}/{metadata['name']}"
+            for text in _texts(found):
+                yield from _look(where, text, needles)
 
 
 def _texts(value: Any) -> Iterator[bytes]:
@@ -76,9 +74,8 @@ def _texts(value: Any) -> Iterator[bytes]:
             return
 
 
-def _in_container_logs(world: World, needles: list[bytes]) -> list[str]:
+def _in_container_logs(world: World, needles: list[bytes]) -> Iterator[Finding]:
     kubectl = world.provider.kubectl()
-    found = []
     for pod in find_all(kubectl, "pods"):
         name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
         statuses = pod["status"].get("initContainerStatuses", []) + pod["status"].get("containerStatuses", [])
@@ -91,56 +88,48 @@ def _in_container_logs(world: World, needles: list[bytes]) -> list[str]:
                 if "NotFound" in str(error) or "not found" in str(error):
                     continue
                 raise
-            if _has(log.encode(), needles):
-                found.append(f"log of {namespace}/{name}/{status['name']}")
-    return found
+            yield from _look(f"log of {namespace}/{name}/{status['name']}", log.encode(), needles)
 
 
-def _in_environments(needles: list[bytes]) -> list[str]:
+def _in_environments(needles: list[bytes]) -> Iterator[Finding]:
     """Search the environment of every process of a pod: the nodes' cgroups are this machine's too."""
-    found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if PODS in (process / "cgroup").read_text() and _has((process / "environ").read_bytes(), needles):
-                found.append(str(process / "environ"))
+            if PODS in (process / "cgroup").read_text():
+                yield from _look(f"environment of process {process.name}", (process / "environ").read_bytes(), needles)
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return found
 
 
-def _on_disks(world: World, needles: list[bytes]) -> list[str]:
+def _on_disks(world: World, needles: list[bytes]) -> Iterator[Finding]:
     shared = world.provider.shared_host_folder()
     if shared is None:
-        return _on_containers_disks(world, needles)
-    return [
-        str(path)
-        for folder in (shared, shared.parent / "etcd", shared.parent / "logs")
-        for path in sorted(folder.rglob("*"))
-        if VIDEO_MEMORY not in path.parts and path.is_file() and not path.is_symlink() and _file_has(path, needles)
-    ]
+        yield from _on_containers_disks(world, needles)
+        return
+    for folder in (shared, shared.parent / "etcd", shared.parent / "logs"):
+        for path in sorted(folder.rglob("*")):
+            if VIDEO_MEMORY not in path.parts and path.is_file() and not path.is_symlink():
+                yield from _in_file(path, needles)
 
 
-def _file_has(path: Path, needles: list[bytes]) -> bool:
+def _in_file(path: Path, needles: list[bytes]) -> Iterator[Finding]:
     overlap = max(map(len, needles)) - 1
     tail = b""
     try:
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
-                if _has(tail + chunk, needles):
-                    return True
+                yield from _look(str(path), tail + chunk, needles)
                 tail = chunk[-overlap:]
     except FileNotFoundError:
-        return False
-    return False
+        return
 
 
-def _on_containers_disks(world: World, needles: list[bytes]) -> list[str]:
+def _on_containers_disks(world: World, needles: list[bytes]) -> Iterator[Finding]:
     """Search nodes that are containers of Docker, as kind's are."""
-    found = []
     for node in world.provider.nodes():
         for needle in needles:
             pattern = "".join(f"\\x{byte:02x}" for byte in needle)
             files = f"find /var /etc /kind -xdev -type f -not -path '*{VIDEO_MEMORY}*' -print0"
             search = f"{files} | LC_ALL=C xargs -0 grep -alP '{pattern}' || true"
-            found += [f"{node.name}:{path}" for path in run(["docker", "exec", node.name, "sh", "-c", search]).split()]
-    return found
+            for path in run(["docker", "exec", node.name, "sh", "-c", search]).split():
+                yield f"{node.name}:{path}", needle
