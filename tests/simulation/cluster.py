@@ -43,7 +43,13 @@ class Behaviour:
     train: int = 0
     outputs: int = 0
     outputs_message: str = json.dumps(
-        {"datasetId": "ab" * 16, "index": {"object": "cd" * 16, "sha256": "ef" * 32}, "files": 3, "bytes": 99}
+        {
+            "datasetId": "ab" * 16,
+            "index": {"object": "cd" * 16, "sha256": "ef" * 32},
+            "files": 3,
+            "bytes": 99,
+            "url": "s3://results/digits/" + "ab" * 16,
+        }
     )
     endless: bool = False
     """Training goes on until it is killed."""

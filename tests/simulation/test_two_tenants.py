@@ -92,6 +92,8 @@ async def test_the_status_tells_the_story() -> None:
         "Complete": "True",
     }
     assert status["outputs"]["criticality"] == "sensitive"
+    assert status["outputs"]["url"] == "s3://results/digits/" + "ab" * 16
+    assert "sealed at s3://results/digits/" + "ab" * 16 in status["message"]
     story = cluster.events("digits")
     for reason in ("WaitingForNode", "Admitted", "Granted", "Training", "SealingOutputs", "Complete"):
         assert reason in story

@@ -18,8 +18,8 @@ from typing import Literal
 
 import msgspec
 
-from lethe.data.output_writer import OutputsMessage, seal_outputs
-from lethe.model.agentconfig import OutputsConfig
+from lethe.data.output_writer import seal_outputs
+from lethe.model.agentconfig import OutputsConfig, OutputsMessage
 from lethe.model.errors import LetheError, StorageError, UnavailableError
 
 MARKER = ".lethe-seal"

@@ -284,14 +284,8 @@ def _from_job(text: str) -> _Target:
     if job.spec.outputs is None or job.status.outputs is None:
         raise UsageError(f"job {text} has no sealed outputs: its phase is {job.status.phase}")
     outputs = job.status.outputs
-    storage = msgspec.structs.replace(job.spec.outputs.storage, url=outputs_url(outputs.url, outputs.dataset_id))
+    storage = msgspec.structs.replace(job.spec.outputs.storage, url=outputs.url)
     return _Target(storage, outputs.dataset_id, outputs.index)
-
-
-def outputs_url(url: str, dataset_id: str) -> str:
-    """Return the prefix of a job's outputs: each sealing has one of its own, named by its dataset id."""
-    url = url.rstrip("/")
-    return url if url.endswith(f"/{dataset_id}") else f"{url}/{dataset_id}"
 
 
 async def _read_job(namespace: str, name: str) -> SecureTrainingJob | None:

@@ -14,21 +14,10 @@ import msgspec
 from lethe.crypto.derive import random_bytes
 from lethe.data.seal import KeyPolicy, seal_folder
 from lethe.formats.header import ID_BYTES
-from lethe.model.agentconfig import OutputsConfig
-from lethe.model.resources import IndexPin, Resource, Storage
+from lethe.model.agentconfig import OutputsConfig, OutputsMessage
+from lethe.model.resources import Storage
 
 PARTIAL_SUFFIX = ".partial"
-
-
-class OutputsMessage(Resource, frozen=True, kw_only=True):
-    """What the sidecar writes into its termination message; the operator copies it into the job's status."""
-
-    dataset_id: str
-    index: IndexPin
-    files: int
-    bytes: int
-    url: str
-    """The prefix of this dataset."""
 
 
 @dataclass(frozen=True)

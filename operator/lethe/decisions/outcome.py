@@ -11,8 +11,9 @@ import msgspec
 
 from lethe.decisions.snapshot import ContainerFacts, PodFacts
 from lethe.model import reasons
+from lethe.model.agentconfig import OutputsMessage
 from lethe.model.names import CONTAINER_KEYFETCH, CONTAINER_OUTPUTS
-from lethe.model.resources import IndexPin, Resource, SealedOutputs, SecureTrainingJob
+from lethe.model.resources import SealedOutputs, SecureTrainingJob
 
 _NORMAL_WAITS = ("", "ContainerCreating", "PodInitializing")
 
@@ -37,15 +38,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     outputs: SealedOutputs | None = None
     outputs_reason: str = ""
     outputs_message: str = ""
-
-
-class _SidecarMessage(Resource, frozen=True, kw_only=True):
-    """What the output sidecar leaves in its termination message."""
-
-    dataset_id: str
-    index: IndexPin
-    files: int = 0
-    bytes: int = 0
 
 
 def has_trained(pod: PodFacts) -> bool:
@@ -135,11 +127,11 @@ def _read_outputs(job: SecureTrainingJob, pod: PodFacts) -> tuple[SealedOutputs 
     if sidecar.exit_code != 0:
         return None, f"the output sidecar ended with {_ended(sidecar)}"
     try:
-        said = msgspec.json.decode(sidecar.message, type=_SidecarMessage)
+        said = msgspec.json.decode(sidecar.message, type=OutputsMessage)
     except msgspec.DecodeError as error:
         return None, f"the output sidecar's message does not name the outputs' index: {error}"
     return SealedOutputs(
-        url=job.spec.outputs.storage.url,
+        url=said.url,
         dataset_id=said.dataset_id,
         index=said.index,
         criticality=pod.criticality,

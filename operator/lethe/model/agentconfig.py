@@ -1,11 +1,10 @@
-"""What the operator tells the processes inside pods: one JSON document each, as the argument `--config`.
-
-The operator's specs write these, the agents read them. Nothing secret is in them.
+"""What the operator tells the processes inside pods, one JSON document each as the argument `--config`, and what the
+output sidecar answers. Nothing secret is in them.
 """
 
 import msgspec
 
-from lethe.model.resources import Criticality, DatasetUse, EncryptedDataset, Resource, Scheme, Storage
+from lethe.model.resources import Criticality, DatasetUse, EncryptedDataset, IndexPin, Resource, Scheme, Storage
 
 
 class KeyfetchDataset(Resource, frozen=True, kw_only=True):
@@ -51,6 +50,17 @@ class OutputsConfig(Resource, frozen=True, kw_only=True):
     scheme: Scheme = "provider"
     timeout_seconds: int = 3600
     """How long the pod may go on after training: its terminationGracePeriodSeconds, from outputs.uploadTimeout."""
+
+
+class OutputsMessage(Resource, frozen=True, kw_only=True):
+    """What `lethe.outputs_main` leaves in its termination message; the operator copies it into the job's status."""
+
+    dataset_id: str
+    index: IndexPin
+    files: int
+    bytes: int
+    url: str
+    """The prefix of this dataset."""
 
 
 class ScrubConfig(Resource, frozen=True, kw_only=True):

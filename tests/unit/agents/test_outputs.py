@@ -15,9 +15,9 @@ import pytest
 import lethe
 from lethe.agents import outputs
 from lethe.crypto.hpke import PrivateKey
-from lethe.data.output_writer import OutputsMessage, OutputsResult
+from lethe.data.output_writer import OutputsResult
 from lethe.model import agentconfig
-from lethe.model.agentconfig import OutputRecipient, OutputsConfig
+from lethe.model.agentconfig import OutputRecipient, OutputsConfig, OutputsMessage
 from lethe.model.errors import CredentialsError, CryptoError, LetheError, UnavailableError
 from lethe.model.resources import IndexPin, Storage
 from tests.common.datasets import write_tree

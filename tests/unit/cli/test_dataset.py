@@ -192,10 +192,7 @@ def job_with(outputs: SealedOutputs | None, url: str) -> SecureTrainingJob:
     )
 
 
-@pytest.mark.parametrize("has_own_prefix", [True, False])
-def test_a_jobs_outputs_are_found_by_its_status(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_own_prefix: bool
-) -> None:
+def test_a_jobs_outputs_are_found_by_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sealed = seal_files(tmp_path, {"model": b"weights"})
     models = tmp_path / "models"
     models.mkdir()
@@ -204,7 +201,7 @@ def test_a_jobs_outputs_are_found_by_its_status(
     (tmp_path / "recovery.key").chmod(0o600)
     url = f"file://{models}"
     outputs = SealedOutputs(
-        url=f"{url}/{sealed.sealed.dataset_id}" if has_own_prefix else url,
+        url=f"{url}/{sealed.sealed.dataset_id}",
         dataset_id=sealed.sealed.dataset_id,
         index=sealed.sealed.index,
         criticality="standard",

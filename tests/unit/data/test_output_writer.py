@@ -4,10 +4,10 @@ import pytest
 
 from lethe.crypto.hpke import PrivateKey
 from lethe.data.access import Access, Place
-from lethe.data.output_writer import OutputsMessage, is_unfinished, seal_outputs
+from lethe.data.output_writer import is_unfinished, seal_outputs
 from lethe.data.unpack import unseal
 from lethe.formats.keyring import KEYRING_NAME, open_keyring, parse_keyring
-from lethe.model.agentconfig import OutputRecipient, OutputsConfig
+from lethe.model.agentconfig import OutputRecipient, OutputsConfig, OutputsMessage
 from lethe.model.resources import Storage
 from tests.common.datasets import read_tree, write_tree
 
