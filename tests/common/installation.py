@@ -95,6 +95,6 @@ class Installation:
         return {
             "image": {"repository": LETHE_IMAGE, "tag": "dev", "pullPolicy": "IfNotPresent"},
             "tolerations": control_plane,
-            "podAnnotations": {"lethe.dev/image": images.build(images.recipe("lethe")).stem},
+            "podAnnotations": {"checksum/image": images.build(images.recipe("lethe")).stem},
             "keyservice": {"persistence": {"storageClassName": self.provider.storage_class()}},
         }

@@ -317,6 +317,7 @@ def test_the_key_services_volume(persistence: Object, volume: Object, claims: in
         ({"image": {"repository": IMAGE, "digest": "md5:1"}}, "/image/digest"),
         ({"imag": {}}, "imag"),
         ({"fence": {"mode": "off"}}, "/fence/mode"),
+        ({"podAnnotations": {"lethe.dev/image": "x"}}, "lethe.dev/image"),
         ({"systemNamespaces": ["gpu-operator"]}, "/systemNamespaces"),
         ({"gpuNodes": {"enrolment": "maybe"}}, "/gpuNodes/enrolment"),
         ({"gpuNodes": {"selector": "gpu"}}, "/gpuNodes/selector"),
