@@ -1,7 +1,10 @@
 """Simulated GPUs on a cluster whose nodes have no real ones."""
 
+from functools import partial
+
 from tests.simgpu import manifest
 
+from . import waiting
 from .progress import say, step
 from .provider import Provider
 
@@ -20,7 +23,7 @@ def deploy(provider: Provider) -> None:
         kubectl.apply(manifest.build_manifests(layout))
         kubectl.rolled_out("kube-system", "daemonset/simgpu", seconds=120)
         for name in names:
-            kubectl("wait", f"node/{name}", "--for=jsonpath={.status.allocatable.nvidia\\.com/gpu}", "--timeout=60s")
+            waiting.until(partial(_offered, provider, name), what=f"node {name} to offer GPUs", seconds=60)
 
 
 def remove(provider: Provider) -> None:
@@ -29,5 +32,6 @@ def remove(provider: Provider) -> None:
 
 
 def _offered(provider: Provider, node: str) -> bool:
-    capacity: dict[str, str] = provider.kubectl().read("get", "node", node)["status"]["capacity"]
-    return int(capacity.get("nvidia.com/gpu", "0")) > 0
+    """Look at allocatable: when a device plugin goes, a kubelet shows its devices as capacity for some minutes."""
+    allocatable: dict[str, str] = provider.kubectl().read("get", "node", node)["status"]["allocatable"]
+    return int(allocatable.get("nvidia.com/gpu", "0")) > 0

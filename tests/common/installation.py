@@ -89,11 +89,14 @@ class Installation:
     def _values(self) -> dict[str, Any]:
         """Return what a provider sets who has no registry and nodes that are only just big enough.
 
-        The tag stays the same when the image changes, so an annotation replaces the pods.
+        The tag stays the same when the image changes, so an annotation replaces the pods. A cluster of others has
+        DaemonSets, which never leave a node: their namespaces are the system's.
         """
+        agents = {each["metadata"]["namespace"] for each in find_all(self.provider.kubectl(), "daemonsets")}
         control_plane = [{"key": NO_SCHEDULE, "operator": "Exists", "effect": "NoSchedule"}]
         return {
             "image": {"repository": LETHE_IMAGE, "tag": "dev", "pullPolicy": "IfNotPresent"},
+            "systemNamespaces": sorted({"kube-system", *agents}),
             "tolerations": control_plane,
             "podAnnotations": {"checksum/image": images.build(images.recipe("lethe")).stem},
             "keyservice": {"persistence": {"storageClassName": self.provider.storage_class()}},

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.commands import run
+from tests.cluster.commands import attempt, run
 from tests.cluster.errors import ClusterError
 from tests.common.objects import find_all
 from tests.common.tenants import TrialTenant
@@ -125,11 +125,13 @@ def _in_file(path: Path, needles: list[bytes]) -> Iterator[Finding]:
 
 
 def _on_containers_disks(world: World, needles: list[bytes]) -> Iterator[Finding]:
-    """Search nodes that are containers of Docker, as kind's are."""
+    """Search nodes that are containers of Docker, as kind's are: first for any needle, then for which one."""
+    patterns = {needle: "".join(f"\\x{byte:02x}" for byte in needle) for needle in needles}
+    files = f"find /var /etc /kind -xdev -type f -not -path '*{VIDEO_MEMORY}*' -print0"
+    search = f"{files} | LC_ALL=C xargs -0 grep -alP '{'|'.join(patterns.values())}' || true"
     for node in world.provider.nodes():
-        for needle in needles:
-            pattern = "".join(f"\\x{byte:02x}" for byte in needle)
-            files = f"find /var /etc /kind -xdev -type f -not -path '*{VIDEO_MEMORY}*' -print0"
-            search = f"{files} | LC_ALL=C xargs -0 grep -alP '{pattern}' || true"
-            for path in run(["docker", "exec", node.name, "sh", "-c", search]).split():
-                yield f"{node.name}:{path}", needle
+        for path in run(["docker", "exec", node.name, "sh", "-c", search]).splitlines():
+            for needle, pattern in patterns.items():
+                look = ["docker", "exec", "--env=LC_ALL=C", node.name, "grep", "-aqP", pattern, path]
+                if attempt(look).returncode == 0:
+                    yield f"{node.name}:{path}", needle
