@@ -14,7 +14,7 @@ from tests.common.world import World
 
 CHUNK = 8 << 20
 VIDEO_MEMORY = "simgpu"
-PODS = "/kubepods"
+PODS = "kubepods"
 Finding = tuple[str, bytes]
 """Where, and which of the needles."""
 Place = Callable[[list[bytes]], list[Finding]]
