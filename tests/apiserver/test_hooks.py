@@ -16,8 +16,8 @@ from lethe.controller.setup.keys import make_keys
 from lethe.controller.setup.policies import apply_policies
 from lethe.controller.setup.teardown import tear_down
 from lethe.model.errors import InputError
+from tests.apiserver.chart import install, policy_files, program
 from tests.apiserver.cluster import populate
-from tests.apiserver.conftest import BEFORE_POLICIES, is_established, program
 from tests.apiserver.requests import OPERATOR, SCHEDULER, bind
 from tests.apiserver.server import Client, Object, serve
 from tests.cluster.waiting import until
@@ -77,17 +77,11 @@ class Site:
 @pytest.fixture
 def site(chart: list[Object], tmp_path: Path) -> Iterator[Site]:
     with serve(program("lethe-kube"), tmp_path) as (admin, kubeconfig):
-        admin.create(kinds.NAMESPACE, {"metadata": {"name": SYSTEM}})
-        for document in chart:
-            kind = BEFORE_POLICIES.get(document["kind"])
-            if kind is not None and not (kind.kind in RIGHTS and _events(document)):
-                admin.create(kind, document)
-        crds = [document["metadata"]["name"] for document in chart if document["kind"] == "CustomResourceDefinition"]
-        until(lambda: all(is_established(admin, name) for name in crds), what="the CRDs to be served", seconds=20)
+        install(admin, chart)
         populate(admin)
         policies = tmp_path / "policies"
         policies.mkdir()
-        for name, text in _one(chart, "ConfigMap", "lethe-policies")["data"].items():
+        for name, text in policy_files(chart).items():
             (policies / name).write_text(text)
         admin.create(kinds.DEPLOYMENT, _one(chart, "Deployment", "lethe-operator"))
         yield Site(admin, _account(admin, kubeconfig), chart, policies)

@@ -1,20 +1,23 @@
 """What a real API server refuses of a tenant's objects, by schema and by policy, and what it takes."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from lethe.adapters import kube as kinds
 from lethe.adapters.kube import Kind
 from lethe.decisions.template import verify_template
 from lethe.model.errors import ResourceError
 from lethe.model.resources import DatasetUse
+from tests.apiserver.chart import policy_files, render
 from tests.apiserver.cluster import job
 from tests.apiserver.requests import TENANT, create
 from tests.apiserver.server import Client, Object
+from tests.cluster.waiting import until
 
 PUBLIC_KEY = "lethe-pub-1:X25519:" + "A" * 43 + "="
 SHA256 = "a" * 64
@@ -316,6 +319,43 @@ def test_job_is_refused(case: str, fenced: Client) -> None:
     answer = create(kinds.JOB_CR, item)(fenced.acting(*TENANT))
     assert answer.status == 422, f"{answer.status} {answer.message}"
     assert says in answer.message, answer.message
+
+
+@pytest.fixture
+def demanding_digests(fenced: Client) -> Iterator[Client]:
+    """Return a tenant of a cluster whose provider set imagePolicy.requireDigest."""
+    files = policy_files(render("imagePolicy.requireDigest=true"))
+    documents = [item for text in files.values() for item in yaml.safe_load_all(text) if item is not None]
+    policy, binding = (
+        next(item for item in documents if item["kind"] == kind.kind and item["metadata"]["name"] == "lethe-jobs")
+        for kind in (kinds.ADMISSION_POLICY, kinds.ADMISSION_BINDING)
+    )
+    name = policy["metadata"]["name"] = binding["metadata"]["name"] = binding["spec"]["policyName"] = "strict-jobs"
+    fenced.create(kinds.ADMISSION_POLICY, policy)
+    fenced.create(kinds.ADMISSION_BINDING, binding)
+    tenant = fenced.acting(*TENANT)
+    try:
+        until(
+            lambda: not create(kinds.JOB_CR, FULL_JOB)(tenant).ok, what="the stricter policy to take effect", seconds=15
+        )
+        yield tenant
+    finally:
+        for kind in (kinds.ADMISSION_BINDING, kinds.ADMISSION_POLICY):
+            fenced.send("DELETE", kind.path(name))
+        until(lambda: create(kinds.JOB_CR, FULL_JOB)(tenant).ok, what="the stricter policy to go", seconds=15)
+
+
+def test_an_image_without_digest_where_the_provider_wants_one(demanding_digests: Client) -> None:
+    item = copy.deepcopy(FULL_JOB)
+    by_digest = f"registry.example.com/train@sha256:{SHA256}"
+    container(item)["image"] = by_digest
+    answer = create(kinds.JOB_CR, item)(demanding_digests)
+    assert answer.status == 422
+    assert "name@sha256:" in answer.message and "found image" in answer.message, answer.message
+    for each in (*pod_spec(item)["initContainers"], *pod_spec(item)["containers"]):
+        each["image"] = by_digest
+    answer = create(kinds.JOB_CR, item)(demanding_digests)
+    assert answer.ok, answer.message
 
 
 def check_as_operator(item: Object) -> None:

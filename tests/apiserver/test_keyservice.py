@@ -28,9 +28,8 @@ from lethe.model.agentconfig import KeyfetchConfig, KeyfetchDataset
 from lethe.model.config import KeyserviceConfig
 from lethe.model.names import KEYSERVICE_ID, JobUid, receipt, release_audience
 from lethe.model.resources import DatasetUse, EncryptedDataset
-from tests.apiserver.conftest import BEFORE_POLICIES, is_established, program
+from tests.apiserver.chart import install, program
 from tests.apiserver.server import Client, Object, serve
-from tests.cluster.waiting import until
 from tests.common.certificates import Authority
 from tests.common.keyservice import Clock, build_binding, write_trust
 from tests.common.release import (
@@ -61,13 +60,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(chart: list[Object], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with serve(program("lethe-kube"), tmp_path_factory.mktemp("apiserver")) as (admin, kubeconfig):
-        admin.create(kinds.NAMESPACE, {"metadata": {"name": "lethe-system"}})
-        for document in chart:
-            kind = BEFORE_POLICIES.get(document["kind"])
-            if kind is not None and "helm.sh/hook" not in document["metadata"].get("annotations", {}):
-                admin.create(kind, document)
-        names = [item["metadata"]["name"] for item in chart if item["kind"] == "CustomResourceDefinition"]
-        until(lambda: all(is_established(admin, name) for name in names), what="the CRDs to be served", seconds=20)
+        install(admin, chart)
         job = _play_operator(admin)
         pod, node = _play_kubelet(admin, job)
         _assign(admin, pod, node, job)

@@ -1,0 +1,58 @@
+"""The chart as Helm renders it, and the built programs that these tests need."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lethe.adapters import kube as kinds
+from tests.apiserver.server import Client, Object
+from tests.cluster import tools
+from tests.cluster.commands import run
+from tests.cluster.waiting import until
+
+CHART = Path(__file__).parents[2] / "charts" / "lethe"
+INSTALLED = {
+    kind.kind: kind
+    for kind in (kinds.CRD, kinds.CLUSTERROLE, kinds.CLUSTERROLEBINDING, kinds.NAMESPACE, kinds.SERVICEACCOUNT)
+}
+
+
+def program(name: str) -> Path:
+    """Return the path of a built program; skip the test that needs one that is missing."""
+    folder = Path(os.environ["LETHE_TOOLS"]) if "LETHE_TOOLS" in os.environ else tools.bin_folder()
+    path = folder / name
+    if not path.exists():
+        pytest.skip(f"{name} is not built; `make cluster` builds it")
+    return path
+
+
+def render(*values: str) -> list[Object]:
+    """Return every object of the chart; a value is written as `name=value`."""
+    settings = [f"--set={value}" for value in ("image.repository=lethe", *values)]
+    text = run([program("helm"), "template", "lethe", CHART, "--namespace=lethe-system", *settings])
+    return [document for document in yaml.safe_load_all(text) if document is not None]
+
+
+def policy_files(chart: list[Object]) -> dict[str, str]:
+    """Return what the chart hands to the hook that applies the policies, by file name."""
+    wanted = (item for item in chart if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "lethe-policies")
+    return next(wanted)["data"]
+
+
+def install(client: Client, chart: list[Object]) -> None:
+    """Create the chart's kinds, accounts and rights, without policies and without the rights of hooks."""
+    client.create(kinds.NAMESPACE, {"metadata": {"name": "lethe-system"}})
+    for document in chart:
+        kind = INSTALLED.get(document["kind"])
+        is_hook = "helm.sh/hook" in document["metadata"].get("annotations", {})
+        if kind is not None and (kind == kinds.SERVICEACCOUNT or not is_hook):
+            client.create(kind, document)
+    names = [document["metadata"]["name"] for document in chart if document["kind"] == "CustomResourceDefinition"]
+    until(lambda: all(_is_established(client, name) for name in names), what="the CRDs to be served", seconds=20)
+
+
+def _is_established(client: Client, name: str) -> bool:
+    conditions = client.get(kinds.CRD, name).get("status", {}).get("conditions", [])
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
