@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import folders, gpus
+from tests.cluster.current import Current
 from tests.cluster.progress import step
 from tests.cluster.provider import Provider
 from tests.cluster.s3 import ObjectStore
@@ -38,7 +39,9 @@ class World:
         return TrialTenant(name, self.installation, self.store, self.folder / name)
 
     def remove(self) -> None:
-        """Leave nothing of Lethe, its tenants and the simulated GPUs on a cluster that goes on."""
+        """Leave nothing of Lethe, its tenants and the simulated GPUs on a cluster that outlives the tests."""
+        if not isinstance(self.provider, Current):
+            return
         kubectl = self.provider.kubectl()
         if self.installation.is_installed():
             with step("Uninstalling Lethe"):

@@ -4,7 +4,6 @@ import sys
 
 from tests.cluster.bring_up import is_up
 from tests.cluster.choice import choose
-from tests.cluster.current import Current
 from tests.cluster.errors import ClusterError
 from tests.common.world import World
 from tests.demo import leak, story
@@ -28,7 +27,7 @@ def main() -> int:
 def take_down() -> None:
     """Remove the cluster, or, from one that goes on, all that was put there."""
     provider = choose()
-    if isinstance(provider, Current) and is_up(provider):
+    if is_up(provider):
         World(provider).remove()
     provider.down()
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.current import Current
 from tests.cluster.fixtures import provider
 from tests.cluster.provider import Provider
 from tests.common.digits import make_canary, write_digits
@@ -32,8 +31,7 @@ def world(provider: Provider) -> Iterator[World]:
         enrol(made)
         yield made
     finally:
-        if isinstance(provider, Current):
-            made.remove()
+        made.remove()
 
 
 @pytest.fixture(scope="session")
