@@ -1,15 +1,20 @@
 """`python3 -m lethe.operator_main --config FILE`: the operator.
 
-One process: watches, cycles, health. It ends with an error when any of them ends, and is then started again by the
-cluster; every moment is a good one to stop it.
+One process: health, the Lease and, for its holder, watches and cycles. It ends with an error when any of them ends, and
+is then started again by the cluster; every moment is a good one to stop it.
 """
 
 import argparse
 import asyncio
 import logging
+import os
 import signal
+import socket
 import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -20,9 +25,11 @@ from lethe.adapters.metrics import OperatorMetrics
 from lethe.controller.cycle import Cycle
 from lethe.controller.execute import Executor
 from lethe.controller.health import serve_health
+from lethe.controller.leader import Leadership
 from lethe.controller.observe import Observer
 from lethe.controller.queue import Wakeups
-from lethe.controller.watch import watch
+from lethe.controller.watch import WatchProbe, watch
+from lethe.crypto.derive import random_bytes
 from lethe.crypto.sign import Signer
 from lethe.model.config import OperatorConfig
 from lethe.model.errors import LetheError, UsageError
@@ -61,34 +68,41 @@ async def _run(config: OperatorConfig, signer: Signer) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    metrics, wakeups, clock = OperatorMetrics(), Wakeups(), SystemClock()
+    metrics, wakeups, clock, probe = OperatorMetrics(), Wakeups(), SystemClock(), WatchProbe()
     async with await Kube.connect() as api:
-        observer = Observer(api, clock, config, {signer.key_id: signer.public_key})
-        executor = Executor(api, clock, config, signer, metrics)
+        identity = f"{socket.gethostname()}-{os.getpid()}-{random_bytes(4).hex()}"
+        leadership = Leadership(api, identity, config.lease_seconds)
+        observer = Observer(api, clock, config, {signer.key_id: signer.public_key}, probe.read)
+        executor = Executor(api, leadership, clock, config, signer, metrics)
         cycle = Cycle(observer, executor, wakeups, config, clock, metrics)
-        health = await serve_health(cycle, metrics, config)
+        health = await serve_health(cycle, leadership, probe, metrics, config)
         try:
-            await _run_until(stop, cycle.run(), watch(wakeups, metrics, stop))
+            await _together(stop.wait(), _lead(leadership, cycle.run, partial(watch, wakeups, metrics, probe, stop)))
         finally:
+            await leadership.release()
             await health.cleanup()
-
-
-async def _run_until(stop: asyncio.Event, *coroutines: object) -> None:
-    """Run these until `stop` is set; one that ends before is an error."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]  # type: ignore[call-overload]
-    stopped = asyncio.ensure_future(stop.wait())
-    done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
-    requested = stop.is_set()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    stopped.cancel()
-    for task in done:
-        if task is not stopped and not task.cancelled() and (error := task.exception()) is not None:
-            raise error
-    if not requested:
+    if not stop.is_set():
         raise LetheError("a part of the operator ended by itself: restart it")
     _log.info("stopped")
+
+
+async def _lead(leadership: Leadership, *parts: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Wait for the Lease, then do the work while it is held."""
+    await leadership.acquire()
+    await _together(leadership.keep(), *(part() for part in parts))
+
+
+async def _together(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Run these until one ends, then end the others; raise the error that it ended with."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _read_config(path: Path) -> OperatorConfig:

@@ -3,7 +3,7 @@
 1. No state is kept between cycles: the operator may be stopped after any write and goes on from what is there.
 2. After a cycle that wrote something comes another, until there is nothing to do: no writes at rest.
 3. An API server that is away is waited for with growing pauses. Any other error of a cycle is logged and tried again at
-   the same pace; the error stays visible in metrics and in `/healthz`.
+   the same pace; the error stays visible in metrics and in `/healthz`. Only a lost Lease ends the loop.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from lethe.decisions.actions import Plan
 from lethe.decisions.plan import decide
 from lethe.decisions.snapshot import Snapshot
 from lethe.model.config import OperatorConfig
-from lethe.model.errors import LetheError
+from lethe.model.errors import LeadershipError, LetheError
 
 _log = structlog.get_logger()
 _FIRST_PAUSE: Final = 0.5
@@ -57,6 +57,8 @@ class Cycle:
         while True:
             try:
                 wait = await self.run_once()
+            except LeadershipError:
+                raise
             except LetheError as error:
                 self._metrics.errors.labels(type(error).__name__).inc()
                 _log.warning("a cycle failed and is tried again", error=str(error), pause=pause)

@@ -2,8 +2,9 @@
 
 1. In order. When an action for an object fails, the later ones for the same object are skipped: the next cycle decides
    again from what is there.
-2. Every write to an existing object is a compare-and-swap on uid and resourceVersion; a deletion carries the uid. Only
-   objects that nobody else may write (grants, the open list, the namespace label) are simply made what they must be.
+2. Nothing is written by a replica that does not hold the Lease. What an old holder has sent may land late, so every
+   write to an existing object is a compare-and-swap on uid and resourceVersion, and a deletion carries the uid. Grants
+   are simply made what they must be: one that comes late lets nobody in, because its pods have ended.
 3. An object that exists already under the name of one that is to be created is accepted only if it is ours.
 4. Events are sent after the status write that they tell about, and only if it succeeded. A lost event is logged.
 """
@@ -19,6 +20,7 @@ from lethe.adapters.clock import Clock
 from lethe.adapters.kube import Kind, Kube, Object
 from lethe.adapters.metrics import OperatorMetrics
 from lethe.controller.events import build_event
+from lethe.controller.leader import Leadership
 from lethe.crypto.sign import Signer
 from lethe.decisions import actions
 from lethe.decisions.actions import Action, Note, Plan
@@ -45,9 +47,16 @@ class Executor:
     """Carries plans out."""
 
     def __init__(
-        self, api: Kube, clock: Clock, config: OperatorConfig, signer: Signer, metrics: OperatorMetrics
+        self,
+        api: Kube,
+        leadership: Leadership,
+        clock: Clock,
+        config: OperatorConfig,
+        signer: Signer,
+        metrics: OperatorMetrics,
     ) -> None:
         self._api = api
+        self._leadership = leadership
         self._clock = clock
         self._config = config
         self._signer = signer
@@ -75,12 +84,13 @@ class Executor:
         }
 
     async def execute(self, plan: Plan, snapshot: Snapshot) -> list[LetheError]:
-        """Carry out a plan, and return what failed. UnavailableError ends it at once."""
+        """Carry out a plan, and return what failed. UnavailableError and LeadershipError end it at once."""
         failed: dict[str, LetheError] = {}
         for action in plan.actions:
             name = type(action).__name__
             if action.about in failed:
                 continue
+            self._leadership.require()
             try:
                 await self._verbs[type(action)](action, snapshot)
             except UnavailableError:
@@ -228,11 +238,18 @@ class Executor:
     # ---- the rest
 
     async def _set_open_nodes(self, action: actions.SetOpenNodes, snapshot: Snapshot) -> None:
-        await self._ensure(kube.ROLE, build_open_role(action.nodes))
+        role = build_open_role(action.nodes)
+        if action.version:
+            metadata = {**role["metadata"], "resourceVersion": action.version}
+            await self._api.replace(kube.ROLE, {**role, "metadata": metadata})
+        else:
+            await self._api.create(kube.ROLE, role)
         await self._ensure(kube.ROLEBINDING, build_open_binding())
 
     async def _label_namespace(self, action: actions.LabelNamespace, snapshot: Snapshot) -> None:
-        patch = {"metadata": {"labels": {names.LABEL_TENANT: action.tenant}}}
+        patch = {
+            "metadata": {"resourceVersion": action.resource_version, "labels": {names.LABEL_TENANT: action.tenant}}
+        }
         await self._api.patch(kube.NAMESPACE, action.namespace, "", patch)
 
     async def _create_job_account(self, action: actions.CreateJobAccount, snapshot: Snapshot) -> None:

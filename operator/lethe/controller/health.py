@@ -1,7 +1,9 @@
 """`/healthz`, `/readyz` and `/metrics` of the operator.
 
-Healthy means that cycles succeed: the last one is not older than three resyncs. A process that runs and decides nothing
-is restarted.
+1. A replica that holds the Lease is healthy while its cycles succeed (the last one is not older than three resyncs) and
+   its watches tell what the cycles read. A process that runs and decides nothing, or sees nothing, is restarted.
+2. One that waits for the Lease is healthy while the API server answers it.
+3. Both are ready when they are healthy: a rolling update need not wait for the Lease.
 """
 
 from time import monotonic
@@ -10,23 +12,41 @@ from aiohttp import web
 
 from lethe.adapters.metrics import OperatorMetrics
 from lethe.controller.cycle import Cycle
+from lethe.controller.leader import Leadership
+from lethe.controller.watch import WatchProbe
 from lethe.model.config import OperatorConfig
 
 _MISSED_RESYNCS = 3
 
 
-async def serve_health(cycle: Cycle, metrics: OperatorMetrics, config: OperatorConfig) -> web.AppRunner:
-    """Start the server; the caller cleans it up."""
+def find_illness(
+    cycle: Cycle, leadership: Leadership, probe: WatchProbe, config: OperatorConfig, now: float
+) -> str | None:
+    """Return what keeps a replica from its work, or None; `now` is on the monotonic clock."""
     limit = _MISSED_RESYNCS * config.resync_seconds
+    if not leadership.is_held:
+        age = now - leadership.last_contact
+        return f"the API server has not answered about the Lease for {age:.0f} s" if age > limit else None
+    age = now - max(cycle.last_success, leadership.since)
+    if age > limit:
+        return f"the last cycle that succeeded was {age:.0f} s ago, at most {limit} s are allowed"
+    if blind := probe.blind():
+        return f"the watches of these kinds tell nothing of what has changed: {', '.join(blind)}"
+    return None
+
+
+async def serve_health(
+    cycle: Cycle, leadership: Leadership, probe: WatchProbe, metrics: OperatorMetrics, config: OperatorConfig
+) -> web.AppRunner:
+    """Start the server; the caller cleans it up."""
 
     async def health(request: web.Request) -> web.Response:
-        age = monotonic() - cycle.last_success
-        return web.Response(
-            status=200 if age < limit else 503,
-            text=f"last successful cycle {age:.0f} s ago, at most {limit} s are allowed\n",
-        )
+        illness = find_illness(cycle, leadership, probe, config, monotonic())
+        role = "holds the Lease" if leadership.is_held else "waits for the Lease"
+        return web.Response(status=503 if illness else 200, text=f"{illness or role}\n")
 
     async def show_metrics(request: web.Request) -> web.Response:
+        metrics.leader.set(leadership.is_held)
         return web.Response(body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     app = web.Application()

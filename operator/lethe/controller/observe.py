@@ -9,6 +9,7 @@
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ import structlog
 
 from lethe.adapters import kube
 from lethe.adapters.clock import Clock
-from lethe.adapters.kube import Kube, Object
+from lethe.adapters.kube import Kind, Kube, Object
 from lethe.controller.facts import is_occupant, parse_grant, parse_namespace, parse_node, parse_pod
 from lethe.crypto.derive import random_bytes
 from lethe.decisions.admission import is_waiting
@@ -53,8 +54,17 @@ _TRIAL_UID = "00000000-0000-0000-0000-000000000000"
 class Observer:
     """Reads the world for a cycle."""
 
-    def __init__(self, api: Kube, clock: Clock, config: OperatorConfig, receipt_keys: dict[str, bytes]) -> None:
+    def __init__(
+        self,
+        api: Kube,
+        clock: Clock,
+        config: OperatorConfig,
+        receipt_keys: dict[str, bytes],
+        note_read: Callable[[Kind, list[Object]], None],
+    ) -> None:
+        """`note_read` is told what the lists of watched kinds have shown."""
         self._api = api
+        self._note_read = note_read
         self._clock = clock
         self._config = config
         self._receipt_keys = receipt_keys
@@ -72,8 +82,21 @@ class Observer:
             api.list(kube.SERVICEACCOUNT, fields=f"metadata.name={names.JOB_ACCOUNT}"),
             api.list(kube.ROLEBINDING, labels=f"{names.LABEL_ROLE}={ROLE_GRANT}"),
         )
-        open_role = await api.get(kube.ROLE, names.OPEN_NODES_ACCOUNT, names.OPEN_NAMESPACE)
+        open_role, open_binding = await asyncio.gather(
+            *(api.get(kind, names.OPEN_NODES_ACCOUNT, names.OPEN_NAMESPACE) for kind in (kube.ROLE, kube.ROLEBINDING))
+        )
         pods = await api.list(kube.POD, labels=f"{names.LABEL_ROLE} in ({names.ROLE_TRAIN},{names.ROLE_SCRUB})")
+        for kind, objects in (
+            (kube.JOB_CR, raw_jobs),
+            (kube.GPU_NODE, raw_nodes),
+            (kube.DATASET, datasets),
+            (kube.TENANT_KEY, tenant_keys),
+            (kube.TENANT, tenants),
+            (kube.NODE, nodes),
+            (kube.ROLEBINDING, bindings),
+            (kube.POD, pods),
+        ):
+            self._note_read(kind, objects)
         gpu_nodes = {node.metadata.name: node for node in _typed(raw_nodes, GPUNode)}
         snapshot = Snapshot(
             now=self._clock.now(),
@@ -90,7 +113,8 @@ class Observer:
             tenant_keys=_keyed(_typed(tenant_keys, TenantKey)),
             namespaces=_namespaces(namespaces, accounts),
             grants=tuple(parse_grant(binding) for binding in bindings if _is_grant(binding)),
-            open_nodes=parse_open_nodes(open_role) if open_role is not None else None,
+            open_nodes=parse_open_nodes(open_role) if open_role is not None and open_binding is not None else None,
+            open_nodes_version=open_role["metadata"]["resourceVersion"] if open_role is not None else "",
             new_nonces={name: random_bytes(32).hex() for name in gpu_nodes},
         )
         return await self._look_closer(snapshot)

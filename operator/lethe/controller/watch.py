@@ -2,18 +2,21 @@
 
 1. Handlers are `on.event` only: Kopf writes nothing, neither finalizers nor annotations nor its own events.
 2. Pods and RoleBindings are selected by label on the server.
-3. A watch that goes silent is reopened by Kopf (`inactivity_timeout`); what it missed, the resync finds. If Kopf itself
-   stops, the process ends.
+3. A watch that goes silent is reopened by Kopf, after 70 s without even a bookmark. What it missed, the resync finds.
+4. A watch that is open and tells nothing is found by comparing it with what the cycles read (WatchProbe). An error that
+   Kopf does not survive ends the process.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
 import kopf
 
 from lethe.adapters import kube
-from lethe.adapters.kube import Kind
+from lethe.adapters.kube import Kind, Object
 from lethe.adapters.metrics import OperatorMetrics
 from lethe.controller.queue import Wakeups
 from lethe.model.names import LABEL_ROLE, OPERATOR_ACCOUNT, ROLE_SCRUB, ROLE_TRAIN
@@ -29,9 +32,44 @@ _KINDS: Final[dict[Kind, str | None]] = {
     kube.POD: f"{LABEL_ROLE} in ({ROLE_TRAIN},{ROLE_SCRUB})",
     kube.ROLEBINDING: f"{LABEL_ROLE}={ROLE_GRANT}",
 }
+_GRACE_SECONDS: Final = 90.0
+"""Longer than Kopf takes to reopen a silent watch."""
 
 
-async def watch(wakeups: Wakeups, metrics: OperatorMetrics, stop: asyncio.Event) -> None:
+class WatchProbe:
+    """Knows, for each kind, the newest version that its watch told, and the newest that a cycle has read.
+
+    Versions of one kind of object grow in the order of writes: the API server promises that they compare as numbers.
+    """
+
+    def __init__(self, time: Callable[[], float] = monotonic) -> None:
+        self._time = time
+        self._told: dict[Kind, int] = {}
+        self._owed: dict[Kind, tuple[int, float]] = {}
+
+    def told(self, kind: Kind, version: str) -> None:
+        """Note an event of a watch."""
+        self._told[kind] = max(int(version), self._told.get(kind, 0))
+
+    def read(self, kind: Kind, objects: list[Object]) -> None:
+        """Note what a live list has shown."""
+        newest = max((int(item["metadata"]["resourceVersion"]) for item in objects), default=0)
+        version, since = self._owed.get(kind, (0, 0.0))
+        if version <= self._told.get(kind, 0):
+            version, since = newest, self._time()
+        self._owed[kind] = (version, since)
+
+    def blind(self) -> list[str]:
+        """Return the kinds whose watch has been owing an event for too long."""
+        limit = self._time() - _GRACE_SECONDS
+        return [
+            kind.kind
+            for kind, (version, since) in self._owed.items()
+            if version > self._told.get(kind, 0) and since < limit
+        ]
+
+
+async def watch(wakeups: Wakeups, metrics: OperatorMetrics, probe: WatchProbe, stop: asyncio.Event) -> None:
     """Watch until `stop` is set."""
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
@@ -46,7 +84,7 @@ async def watch(wakeups: Wakeups, metrics: OperatorMetrics, stop: asyncio.Event)
     for kind, selector in _KINDS.items():
         if selector is not None:
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = selector
-        _register(registry, kind, wakeups, metrics)
+        _register(registry, kind, wakeups, metrics, probe)
     # Kopf would make an identity for its peering from the user's name, which a container's numeric user does not have.
     await kopf.operator(
         registry=registry,
@@ -58,10 +96,13 @@ async def watch(wakeups: Wakeups, metrics: OperatorMetrics, stop: asyncio.Event)
     )
 
 
-def _register(registry: kopf.OperatorRegistry, kind: Kind, wakeups: Wakeups, metrics: OperatorMetrics) -> None:
+def _register(
+    registry: kopf.OperatorRegistry, kind: Kind, wakeups: Wakeups, metrics: OperatorMetrics, probe: WatchProbe
+) -> None:
     last = metrics.last_event.labels(kind.kind)
 
     @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)
-    async def wake(**_: Any) -> None:
+    async def wake(meta: kopf.Meta, **_: Any) -> None:
         last.set_to_current_time()
+        probe.told(kind, meta["resourceVersion"])
         wakeups.wake()

@@ -181,6 +181,8 @@ class SetOpenNodes(Action, frozen=True, kw_only=True):
     """Write the open list: the nodes on which everybody may run."""
 
     nodes: list[str]
+    version: str
+    """resourceVersion of the list as it was read; empty when there is none."""
 
     @property
     def about(self) -> str:
@@ -191,6 +193,7 @@ class LabelNamespace(Action, frozen=True, kw_only=True):
     """Set the tenant label of a namespace, or take it off."""
 
     namespace: str
+    resource_version: str
     tenant: str | None
 
     @property

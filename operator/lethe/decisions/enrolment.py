@@ -37,7 +37,7 @@ def decide_open_nodes(snapshot: Snapshot) -> list[Action]:
     nodes = frozenset(name for name, facts in snapshot.nodes.items() if _is_open(snapshot, facts))
     if nodes == snapshot.open_nodes:
         return []
-    return [SetOpenNodes(nodes=sorted(nodes))]
+    return [SetOpenNodes(nodes=sorted(nodes), version=snapshot.open_nodes_version)]
 
 
 def _is_open(snapshot: Snapshot, facts: NodeFacts) -> bool:

@@ -165,6 +165,7 @@ class Snapshot(Facts, frozen=True, kw_only=True):
     grants: tuple[GrantFacts, ...] = ()
     open_nodes: frozenset[str] | None = None
     """Nodes on the open list; None before it exists."""
+    open_nodes_version: str = ""
     occupants: dict[str, tuple[str, ...]] = {}
     """By node: pods outside the system namespaces that have not ended. A node that was not asked about is absent."""
     closed_nodes: frozenset[str] = frozenset()

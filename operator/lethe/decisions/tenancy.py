@@ -30,12 +30,16 @@ def _namespace(snapshot: Snapshot, namespace: NamespaceFacts) -> list[Action]:
     actions: list[Action] = []
     if len(claims) == 1:
         if namespace.tenant_label != claims[0]:
-            actions.append(LabelNamespace(namespace=namespace.name, tenant=claims[0]))
+            actions.append(_label(namespace, claims[0]))
         if not namespace.has_job_account:
             actions.append(CreateJobAccount(namespace=namespace.name))
     elif not claims and namespace.tenant_label and not _has_pods(snapshot, namespace.name):
-        actions.append(LabelNamespace(namespace=namespace.name, tenant=None))
+        actions.append(_label(namespace, None))
     return actions
+
+
+def _label(namespace: NamespaceFacts, tenant: str | None) -> LabelNamespace:
+    return LabelNamespace(namespace=namespace.name, resource_version=namespace.resource_version, tenant=tenant)
 
 
 def _has_pods(snapshot: Snapshot, namespace: str) -> bool:

@@ -48,6 +48,8 @@ class OperatorConfig(Resource, frozen=True, kw_only=True):
     settle_seconds: float = 2.0
     proof_timeout_seconds: int = 600
     resync_seconds: int = 60
+    lease_seconds: int = 15
+    """A replica whose Lease was not renewed for so long is replaced by another."""
     health_port: int = 8080
 
 

@@ -24,6 +24,7 @@ LetheError
 ├── RefusedError           the API server refuses a request: no permission, a policy, or an invalid object
 ├── ConflictError          a write lost against somebody else's; read again and decide again
 │   └── AlreadyExistsError   an object of that name is there already
+├── LeadershipError        another replica may act now: this one writes nothing
 └── GpuError               the driver, a GPU or a scrub step failed
 
 A message says what was found, what was expected, and what to do.
@@ -135,6 +136,10 @@ class ConflictError(LetheError):
 
 class AlreadyExistsError(ConflictError):
     """An object of that name is there already: make sure that it is the one that was meant."""
+
+
+class LeadershipError(LetheError):
+    """Another replica of the operator may act now: this one writes nothing."""
 
 
 class RefusedError(LetheError):

@@ -15,6 +15,7 @@ SYSTEM_NAMESPACE: Final = "lethe-system"
 OPEN_NAMESPACE: Final = "lethe-open"
 
 OPERATOR_ACCOUNT: Final = "lethe-operator"
+OPERATOR_LEASE: Final = "lethe-operator"
 KEYSERVICE_ACCOUNT: Final = "lethe-keyservice"
 SETUP_ACCOUNT: Final = "lethe-setup"
 SCRUB_ACCOUNT: Final = "lethe-scrub"

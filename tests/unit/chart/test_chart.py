@@ -184,8 +184,6 @@ def test_policies_know_the_names_of_the_code(objects: list[Object]) -> None:
 )
 def test_processes_run_without_privileges(objects: list[Object], kind: str, name: str, container: str) -> None:
     deployment = one(objects, kind, name)
-    assert deployment["spec"]["replicas"] == 1
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
     pod = deployment["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     (found,) = pod["containers"]
@@ -196,6 +194,14 @@ def test_processes_run_without_privileges(objects: list[Object], kind: str, name
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+def test_two_operators_and_one_key_service(objects: list[Object]) -> None:
+    operator, keyservice = (one(objects, "Deployment", f"lethe-{name}")["spec"] for name in ("operator", "keyservice"))
+    assert operator["replicas"] == 2
+    assert "strategy" not in operator
+    assert (keyservice["replicas"], keyservice["strategy"]) == (1, {"type": "Recreate"})
+    assert one(objects, "PodDisruptionBudget", "lethe-operator")["spec"]["maxUnavailable"] == 1
 
 
 def test_no_pod_of_the_chart_looks_like_a_pod_of_a_job(objects: list[Object]) -> None:

@@ -1,0 +1,86 @@
+"""A watch that is open and tells nothing is found out."""
+
+from typing import Any
+
+import pytest
+
+from lethe.adapters import kube
+from lethe.controller.watch import WatchProbe
+
+
+class Time:
+    """A monotonic clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def probe(time: Time) -> WatchProbe:
+    return WatchProbe(time)
+
+
+def objects(*versions: int) -> list[dict[str, Any]]:
+    return [{"metadata": {"resourceVersion": str(version)}} for version in versions]
+
+
+def test_a_watch_that_keeps_up_is_not_blind(probe: WatchProbe, time: Time) -> None:
+    for version in range(1, 100):
+        probe.read(kube.POD, objects(version))
+        probe.told(kube.POD, str(version))
+        time.seconds += 60
+    assert probe.blind() == []
+
+
+def test_a_quiet_kind_is_not_blind(probe: WatchProbe, time: Time) -> None:
+    probe.told(kube.POD, "7")
+    for _ in range(100):
+        probe.read(kube.POD, objects(3, 7))
+        probe.read(kube.NODE, [])
+        time.seconds += 60
+    assert probe.blind() == []
+
+
+def test_a_watch_that_tells_nothing_is_blind_after_a_while(probe: WatchProbe, time: Time) -> None:
+    probe.told(kube.POD, "7")
+    probe.told(kube.NODE, "9")
+    probe.read(kube.POD, objects(3, 8))
+    probe.read(kube.NODE, objects(9))
+    assert probe.blind() == []
+    time.seconds += 91
+    probe.read(kube.POD, objects(3, 8))
+
+    assert probe.blind() == ["Pod"]
+    probe.told(kube.POD, "8")
+    assert probe.blind() == []
+
+
+def test_objects_that_keep_changing_do_not_hide_it(probe: WatchProbe, time: Time) -> None:
+    for version in range(10):
+        probe.read(kube.POD, objects(version + 1))
+        time.seconds += 10
+    assert probe.blind() == ["Pod"]
+
+
+def test_a_watch_that_is_behind_and_goes_on_is_not_blind(probe: WatchProbe, time: Time) -> None:
+    for version in range(1, 50):
+        probe.read(kube.POD, objects(version + 3))
+        probe.told(kube.POD, str(version))
+        time.seconds += 20
+        assert probe.blind() == []
+
+
+def test_events_that_come_out_of_order_count_by_the_newest(probe: WatchProbe, time: Time) -> None:
+    probe.told(kube.POD, "9")
+    probe.told(kube.POD, "4")
+    probe.read(kube.POD, objects(9))
+    time.seconds += 1000
+    assert probe.blind() == []
