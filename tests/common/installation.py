@@ -17,6 +17,7 @@ RELEASE = "lethe"
 CHART = PROJECT / "charts" / "lethe"
 LETHE_IMAGE = "localhost/lethe"
 EXAMPLE_IMAGE = "localhost/lethe-example-train:dev"
+LEASE_SECONDS = 6
 NO_SCHEDULE = "node-role.kubernetes.io/control-plane"
 
 
@@ -100,4 +101,6 @@ class Installation:
             "tolerations": control_plane,
             "podAnnotations": {"checksum/image": images.build(images.recipe("lethe")).stem},
             "keyservice": {"persistence": {"storageClassName": self.provider.storage_class()}},
+            # Replicas are killed often here.
+            "operator": {"leaseSeconds": LEASE_SECONDS},
         }
