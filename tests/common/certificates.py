@@ -13,7 +13,9 @@ _DAY = timedelta(days=1)
 
 
 class Authority:
-    """Signs server certificates for 127.0.0.1."""
+    """Signs server certificates for 127.0.0.1 and for `name`."""
+
+    name = "kubernetes.default.svc"
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -35,9 +37,10 @@ class Authority:
         folder.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "key service")])
+        hosts = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName(self.name)]
         certificate = (
             _builder(name, self._certificate.subject, key)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+            .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())

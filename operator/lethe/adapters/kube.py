@@ -11,6 +11,7 @@ Objects are plain dicts as the server returns them; the layers above turn them i
 
 import os
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -72,6 +73,7 @@ CLUSTERROLE: Final = Kind("rbac.authorization.k8s.io", "v1", "clusterroles", Fal
 CLUSTERROLEBINDING: Final = Kind("rbac.authorization.k8s.io", "v1", "clusterrolebindings", False, "ClusterRoleBinding")
 DEPLOYMENT: Final = Kind("apps", "v1", "deployments", True, "Deployment")
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", True, "NetworkPolicy")
+ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "endpointslices", True, "EndpointSlice")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", True, "Lease")
 ADMISSION_POLICY: Final = Kind(
     "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", False, "ValidatingAdmissionPolicy"
@@ -93,15 +95,19 @@ _TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "tokenreviews", False
 class Kube:
     """A connection to the API server. Use as an async context manager; `connect` makes one."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, *, in_cluster: bool = False) -> None:
         self._api = api
+        self._in_cluster = in_cluster
+        self._servers: dict[str, client.ApiClient] = {}
+        """Connections to single API servers, by URL."""
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None, context: str | None = None) -> Self:
         """Connect with the pod's own account, or with a kubeconfig where there is none or one is named."""
         configuration = client.Configuration()
+        in_cluster = kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
         try:
-            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            if in_cluster:
                 config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             else:
                 await config.load_kube_config(  # type: ignore[no-untyped-call]
@@ -111,7 +117,7 @@ class Kube:
             raise UsageError(
                 f"no cluster to talk to: {error}. Set KUBECONFIG to a kubeconfig file, or run inside a pod"
             ) from error
-        return cls(client.ApiClient(configuration))
+        return cls(client.ApiClient(configuration), in_cluster=in_cluster)
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,7 +129,8 @@ class Kube:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._api.close()  # type: ignore[no-untyped-call]
+        for api in (self._api, *self._servers.values()):
+            await api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Object | None:
         """Return one object, or None."""
@@ -211,10 +218,10 @@ class Kube:
         return status
 
     async def bind_dry_run(self, namespace: str, pod: str, uid: str, node: str) -> str | None:
-        """Try to bind a pod to a node without doing it.
+        """Try to bind a pod to a node without doing it, on every API server: each learns of a closed grant by itself.
 
-        Return the server's sentence when admission refuses, and None when nothing but the pod's own state stands in
-        the way.
+        Return a server's sentence when admission refuses on all of them, and None when on one of them nothing but the
+        pod's own state stands in the way. Raise UnavailableError when one of them does not answer.
         """
         path = POD.path(pod, namespace, "binding")
         binding = {
@@ -223,13 +230,32 @@ class Kube:
             "metadata": {"name": pod, "namespace": namespace, "uid": uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
-        status, body = await self._call("POST", path, body=binding, query={"dryRun": "All"})
-        if status in (403, 422):
-            return _message(body)
-        if status in (404, 409):
-            return None
-        _parse(path, status, body)
-        return None
+        refusal = None
+        for api in await self._every_server():
+            status, body = await self._call("POST", path, body=binding, query={"dryRun": "All"}, api=api)
+            if status not in (403, 404, 409, 422):
+                _parse(path, status, body)
+            if status not in (403, 422):
+                return None
+            refusal = _message(body)
+        return refusal
+
+    async def _every_server(self) -> tuple[client.ApiClient, ...]:
+        """Return a connection to each API server: inside the cluster those behind the Service, else the one we have."""
+        if not self._in_cluster:
+            return (self._api,)
+        slices = await self.list(ENDPOINT_SLICE, "default", labels="kubernetes.io/service-name=kubernetes")
+        urls = sorted(_urls(slices))
+        if not urls:
+            raise UnavailableError("no EndpointSlice of Service default/kubernetes names an API server")
+        for url in urls:
+            if url not in self._servers:
+                configuration = copy(self._api.configuration)
+                configuration.host, configuration.tls_server_name = url, "kubernetes.default.svc"
+                self._servers[url] = client.ApiClient(configuration)
+        for url in self._servers.keys() - set(urls):
+            await self._servers.pop(url).close()  # type: ignore[no-untyped-call]
+        return tuple(self._servers[url] for url in urls)
 
     async def _call(
         self,
@@ -239,19 +265,32 @@ class Kube:
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
         accept: str = "application/json",
+        api: client.ApiClient | None = None,
     ) -> tuple[int, bytes]:
         """Send one request and return status and body; raise UnavailableError when no answer comes."""
-        url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        api = api or self._api
+        url = api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": accept, "Content-Type": content_type}
         try:
-            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            answer = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
+            await api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            answer = await api.rest_client.request(  # type: ignore[no-untyped-call]
                 method, url, headers=headers, body=body, _request_timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
             )
             return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise UnavailableError(f"the API server does not answer {method} {path}: {reason}") from error
+
+
+def _urls(slices: Objects) -> set[str]:
+    """Return the URLs of the API servers that EndpointSlices name."""
+    return {
+        f"https://[{address}]:{port['port']}" if found["addressType"] == "IPv6" else f"https://{address}:{port['port']}"
+        for found in slices
+        for port in found.get("ports") or []
+        for endpoint in found.get("endpoints") or []
+        for address in endpoint["addresses"]
+    }
 
 
 def _typed(kind: Kind, body: Object) -> Object:

@@ -28,7 +28,7 @@ from lethe.formats.quantity import seconds_between
 from lethe.formats.receipt import envelope_sha256, parse_report, parse_summary, verify_receipt
 from lethe.model import names
 from lethe.model.config import OperatorConfig
-from lethe.model.errors import LetheError, ReceiptError, RefusedError
+from lethe.model.errors import LetheError, ReceiptError, RefusedError, UnavailableError
 from lethe.model.phases import NodePhase
 from lethe.model.resources import (
     EncryptedDataset,
@@ -157,7 +157,12 @@ class Observer:
             if seconds_between(status.closed_at, snapshot.now) < self._config.settle_seconds:
                 continue
             namespace, pod, uid = _trial(snapshot, node)
-            if await self._api.bind_dry_run(namespace, pod, uid, name) is not None:
+            try:
+                refusal = await self._api.bind_dry_run(namespace, pod, uid, name)
+            except UnavailableError as error:
+                _log.warning("an API server does not say whether a node is closed", node=name, error=str(error))
+                continue
+            if refusal is not None:
                 closed.add(name)
         return frozenset(closed)
 
