@@ -31,6 +31,8 @@ from lethe.model.config import OperatorConfig
 from lethe.model.errors import AlreadyExistsError, ConflictError, LetheError, RefusedError, UnavailableError
 from lethe.model.resources import Metadata, ReceiptSpec
 from lethe.specs.fence import (
+    build_debug_binding,
+    build_debug_role,
     build_grant_binding,
     build_grant_role,
     build_open_binding,
@@ -78,6 +80,7 @@ class Executor:
             actions.CreateScrubPod: self._create_scrub_pod,
             actions.IssueReceipt: self._issue_receipt,
             actions.SetOpenNodes: self._set_open_nodes,
+            actions.SetDebugPods: self._set_debug_pods,
             actions.LabelNamespace: self._label_namespace,
             actions.CreateJobAccount: self._create_job_account,
             actions.WriteTenantStatus: self._write_tenant_status,
@@ -245,6 +248,14 @@ class Executor:
         else:
             await self._api.create(kube.ROLE, role)
         await self._ensure(kube.ROLEBINDING, build_open_binding())
+
+    async def _set_debug_pods(self, action: actions.SetDebugPods, snapshot: Snapshot) -> None:
+        if not action.pods:
+            await self._api.delete(kube.ROLEBINDING, names.DEBUG, action.namespace)
+            await self._api.delete(kube.ROLE, names.DEBUG, action.namespace)
+            return
+        await self._ensure(kube.ROLE, build_debug_role(action.namespace, action.pods))
+        await self._ensure(kube.ROLEBINDING, build_debug_binding(action.namespace))
 
     async def _label_namespace(self, action: actions.LabelNamespace, snapshot: Snapshot) -> None:
         patch = {

@@ -38,7 +38,7 @@ from lethe.model.resources import (
     Tenant,
     TenantKey,
 )
-from lethe.specs.fence import ROLE_GRANT, parse_open_nodes
+from lethe.specs.fence import BINDINGS, ROLE_DEBUG, parse_debug_pods, parse_open_nodes
 
 _log = structlog.get_logger()
 _T = TypeVar("_T", SecureTrainingJob, EncryptedDataset, TenantKey, Tenant, GPUNode)
@@ -73,14 +73,15 @@ class Observer:
         """Return the world as it is now."""
         api = self._api
         raw_jobs, raw_nodes = await asyncio.gather(api.list(kube.JOB_CR), api.list(kube.GPU_NODE))
-        datasets, tenant_keys, tenants, nodes, namespaces, accounts, bindings = await asyncio.gather(
+        datasets, tenant_keys, tenants, nodes, namespaces, accounts, bindings, debug_roles = await asyncio.gather(
             api.list(kube.DATASET),
             api.list(kube.TENANT_KEY),
             api.list(kube.TENANT),
             api.list(kube.NODE),
             api.list(kube.NAMESPACE),
             api.list(kube.SERVICEACCOUNT, fields=f"metadata.name={names.JOB_ACCOUNT}"),
-            api.list(kube.ROLEBINDING, labels=f"{names.LABEL_ROLE}={ROLE_GRANT}"),
+            api.list(kube.ROLEBINDING, labels=BINDINGS),
+            api.list(kube.ROLE, labels=f"{names.LABEL_ROLE}={ROLE_DEBUG}"),
         )
         open_role, open_binding = await asyncio.gather(
             *(api.get(kind, names.OPEN_NODES_ACCOUNT, names.OPEN_NAMESPACE) for kind in (kube.ROLE, kube.ROLEBINDING))
@@ -113,6 +114,7 @@ class Observer:
             tenant_keys=_keyed(_typed(tenant_keys, TenantKey)),
             namespaces=_namespaces(namespaces, accounts),
             grants=tuple(parse_grant(binding) for binding in bindings if _is_grant(binding)),
+            debug=_debug_pods(debug_roles, bindings),
             open_nodes=parse_open_nodes(open_role) if open_role is not None and open_binding is not None else None,
             open_nodes_version=open_role["metadata"]["resourceVersion"] if open_role is not None else "",
             new_nonces={name: random_bytes(32).hex() for name in gpu_nodes},
@@ -290,6 +292,16 @@ def _is_ours(pod: Object) -> bool:
 
 def _is_grant(binding: Object) -> bool:
     return bool(binding["metadata"]["labels"].get(names.LABEL_NODE))
+
+
+def _debug_pods(roles: list[Object], bindings: list[Object]) -> dict[str, frozenset[str]]:
+    """Return the pods that are open to exec, by namespace; a Role that is not bound opens nothing."""
+    bound = {item["metadata"]["namespace"] for item in bindings if item["metadata"]["name"] == names.DEBUG}
+    lists = {role["metadata"]["namespace"]: parse_debug_pods(role) for role in roles}
+    return {
+        namespace: lists[namespace] if namespace in lists and namespace in bound else frozenset()
+        for namespace in bound | lists.keys()
+    }
 
 
 def _trial(snapshot: Snapshot, node: GPUNode) -> tuple[str, str, str]:

@@ -189,6 +189,17 @@ class SetOpenNodes(Action, frozen=True, kw_only=True):
         return "open list"
 
 
+class SetDebugPods(Action, frozen=True, kw_only=True):
+    """Write which pods of a namespace are open to exec."""
+
+    namespace: str
+    pods: list[str]
+
+    @property
+    def about(self) -> str:
+        return f"debug list of namespace {self.namespace}"
+
+
 class LabelNamespace(Action, frozen=True, kw_only=True):
     """Set the tenant label of a namespace, or take it off."""
 

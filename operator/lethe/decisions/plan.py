@@ -4,7 +4,7 @@
 2. Validation of every job that waits, then admission.
 3. Jobs before nodes: how a job ended is written before its node moves on.
 4. Nodes, with what admission has promised.
-5. The open list and marks on Nodes, which follow from the ledger as it was read.
+5. The open list, marks on Nodes, and the pods that are open to exec.
 6. Pods that nobody wants, last.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from lethe.decisions.actions import Action, Plan
 from lethe.decisions.admission import decide_admission, is_waiting
 from lethe.decisions.custody import decide_node
+from lethe.decisions.debug import decide_debug
 from lethe.decisions.enrolment import decide_enrolment, decide_open_nodes
 from lethe.decisions.lifecycle import decide_job
 from lethe.decisions.orphans import decide_orphans
@@ -41,6 +42,7 @@ def decide(snapshot: Snapshot) -> Plan:
         again.append(outcome.again_in)
     actions += decide_open_nodes(snapshot)
     actions += decide_enrolment(snapshot)
+    actions += decide_debug(snapshot)
     actions += decide_orphans(snapshot)
     return Plan(
         actions=actions,

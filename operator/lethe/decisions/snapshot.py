@@ -163,6 +163,8 @@ class Snapshot(Facts, frozen=True, kw_only=True):
     missing_secrets: frozenset[Key] = frozenset()
     """Secrets that a job or its datasets name and that do not exist."""
     grants: tuple[GrantFacts, ...] = ()
+    debug: dict[str, frozenset[str]] = {}
+    """By namespace: the pods that are open to exec, where a list of them exists."""
     open_nodes: frozenset[str] | None = None
     """Nodes on the open list; None before it exists."""
     open_nodes_version: str = ""

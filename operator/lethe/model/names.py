@@ -22,6 +22,8 @@ SCRUB_ACCOUNT: Final = "lethe-scrub"
 JOB_ACCOUNT: Final = "lethe-job"
 OPEN_NODES_ACCOUNT: Final = "open-nodes"
 """Virtual ServiceAccount that *hosts* on every node that is not managed; no object of that name exists."""
+DEBUG: Final = "lethe-pods:debug"
+"""Role and RoleBinding in a tenant's namespace that name the pods which are open to exec; no node has such a name."""
 
 POD_PREFIX: Final = "lethe-"
 SCRUB_POD_PREFIX: Final = "lethe-scrub-"

@@ -197,6 +197,7 @@ class TenantSpec(Resource, frozen=True, kw_only=True):
     gpus: TenantGpus = TenantGpus()
     isolation: Isolation = "tenant"
     idle_retention: str = "0s"
+    debug: bool = False
 
 
 class TenantStatus(Resource, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ The virtual accounts in them need not exist: the policies ask what such an accou
 from typing import Any, Final
 
 from lethe.model.names import (
+    DEBUG,
     GROUP,
     LABEL_NODE,
     LABEL_ROLE,
@@ -20,6 +21,9 @@ from lethe.model.names import (
 _RBAC: Final = "rbac.authorization.k8s.io"
 _GPU_NODES: Final = "gpunodes"
 ROLE_GRANT: Final = "grant"
+ROLE_DEBUG: Final = "debug"
+BINDINGS: Final = f"{LABEL_ROLE} in ({ROLE_GRANT},{ROLE_DEBUG})"
+"""Selector of the bindings in tenants' namespaces."""
 
 
 def build_open_role(nodes: list[str]) -> dict[str, Any]:
@@ -53,6 +57,20 @@ def build_grant_binding(node: str, namespace: str, pod_uids: list[str]) -> dict[
     }
 
 
+def build_debug_role(namespace: str, pods: list[str]) -> dict[str, Any]:
+    """Build the Role that names the pods which are open to exec; there is at least one, for none would mean all."""
+    return {"metadata": _debug_metadata(namespace), "rules": [_rule("debug", pods)]}
+
+
+def build_debug_binding(namespace: str) -> dict[str, Any]:
+    """Build the binding of that Role to its virtual account."""
+    return {
+        "metadata": _debug_metadata(namespace),
+        "roleRef": _role_ref(DEBUG),
+        "subjects": [_account(namespace, virtual_pod_account(PodUid("debug")))],
+    }
+
+
 def parse_pod_uids(binding: dict[str, Any]) -> tuple[str, ...]:
     """Return the pods that a grant's binding names."""
     prefix = virtual_pod_account(PodUid(""))
@@ -65,15 +83,28 @@ def parse_pod_uids(binding: dict[str, Any]) -> tuple[str, ...]:
 
 def parse_open_nodes(role: dict[str, Any]) -> frozenset[str]:
     """Return the nodes that the open list names."""
-    return frozenset(name for rule in role.get("rules") or [] for name in rule.get("resourceNames") or [])
+    return _named(role)
+
+
+def parse_debug_pods(role: dict[str, Any]) -> frozenset[str]:
+    """Return the pods that are open to exec."""
+    return _named(role)
 
 
 def _grant_metadata(node: str, namespace: str) -> dict[str, Any]:
     return {"name": grant(node), "namespace": namespace, "labels": {LABEL_ROLE: ROLE_GRANT, LABEL_NODE: node}}
 
 
-def _rule(verb: str, nodes: list[str]) -> dict[str, Any]:
-    return {"apiGroups": [GROUP], "resources": [_GPU_NODES], "resourceNames": nodes, "verbs": [verb]}
+def _debug_metadata(namespace: str) -> dict[str, Any]:
+    return {"name": DEBUG, "namespace": namespace, "labels": {LABEL_ROLE: ROLE_DEBUG}}
+
+
+def _rule(verb: str, names: list[str]) -> dict[str, Any]:
+    return {"apiGroups": [GROUP], "resources": [_GPU_NODES], "resourceNames": names, "verbs": [verb]}
+
+
+def _named(role: dict[str, Any]) -> frozenset[str]:
+    return frozenset(name for rule in role.get("rules") or [] for name in rule.get("resourceNames") or [])
 
 
 def _role_ref(name: str) -> dict[str, Any]:
