@@ -76,6 +76,7 @@ class Executor:
             actions.WriteNodeStatus: self._write_node_status,
             actions.OpenGrant: self._open_grant,
             actions.CloseGrant: self._close_grant,
+            actions.RemoveGrantRole: self._remove_grant_role,
             actions.MarkNode: self._mark_node,
             actions.CreateScrubPod: self._create_scrub_pod,
             actions.IssueReceipt: self._issue_receipt,
@@ -186,7 +187,7 @@ class Executor:
         metadata = action.ledger.metadata
         patch = [
             *_tests(metadata.uid, metadata.resource_version),
-            {"op": "add", "path": "/spec", "value": {"managed": True}},
+            {"op": "add", "path": "/spec/managed", "value": True},
         ]
         await self._api.patch(kube.GPU_NODE, action.node, "", patch)
 
@@ -194,13 +195,15 @@ class Executor:
         await self._write_status(kube.GPU_NODE, action.ledger.metadata, action.status, action.notes)
 
     async def _open_grant(self, action: actions.OpenGrant, snapshot: Snapshot) -> None:
-        await self._ensure(kube.ROLE, build_grant_role(action.node, action.namespace))
+        if not action.has_role:
+            await self._ensure(kube.ROLE, build_grant_role(action.node, action.namespace))
         await self._ensure(kube.ROLEBINDING, build_grant_binding(action.node, action.namespace, action.pod_uids))
 
     async def _close_grant(self, action: actions.CloseGrant, snapshot: Snapshot) -> None:
-        name = names.grant(action.node)
-        await self._api.delete(kube.ROLEBINDING, name, action.namespace)
-        await self._api.delete(kube.ROLE, name, action.namespace)
+        await self._api.delete(kube.ROLEBINDING, names.grant(action.node), action.namespace)
+
+    async def _remove_grant_role(self, action: actions.RemoveGrantRole, snapshot: Snapshot) -> None:
+        await self._api.delete(kube.ROLE, names.grant(action.node), action.namespace)
 
     async def _mark_node(self, action: actions.MarkNode, snapshot: Snapshot) -> None:
         patch = {

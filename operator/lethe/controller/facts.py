@@ -3,7 +3,7 @@
 from typing import Any
 
 from lethe.adapters.kube import Object
-from lethe.decisions.snapshot import ContainerFacts, GrantFacts, NamespaceFacts, NodeFacts, PodFacts
+from lethe.decisions.snapshot import ContainerFacts, GrantFacts, GrantRoleFacts, NamespaceFacts, NodeFacts, PodFacts
 from lethe.formats.podhash import pod_hash
 from lethe.formats.quantity import parse_quantity
 from lethe.model.names import (
@@ -16,7 +16,7 @@ from lethe.model.names import (
     NODE_LABEL_VALUE,
     TAINT,
 )
-from lethe.specs.fence import parse_pod_uids
+from lethe.specs.fence import is_grant_role, parse_pod_uids
 from lethe.specs.training import ANNOTATION_CRITICALITY
 
 _GARBAGE_COLLECTED = "DeletionByPodGC"
@@ -76,6 +76,7 @@ def parse_node(node: Object, label: str) -> NodeFacts:
         is_ready=ready,
         is_cordoned=bool(spec.get("unschedulable")),
         is_marked=labels.get(NODE_LABEL) == NODE_LABEL_VALUE and any(taint.get("key") == TAINT for taint in taints),
+        has_mark=NODE_LABEL in labels or any(taint.get("key") == TAINT for taint in taints),
         taints=tuple(taints),
     )
 
@@ -97,6 +98,14 @@ def parse_grant(binding: Object) -> GrantFacts:
     metadata = binding["metadata"]
     return GrantFacts(
         node=metadata["labels"][LABEL_NODE], namespace=metadata["namespace"], pod_uids=parse_pod_uids(binding)
+    )
+
+
+def parse_grant_role(role: Object) -> GrantRoleFacts:
+    """Return the facts of a Role that grants bind."""
+    metadata = role["metadata"]
+    return GrantRoleFacts(
+        node=metadata["labels"][LABEL_NODE], namespace=metadata["namespace"], is_right=is_grant_role(role)
     )
 
 

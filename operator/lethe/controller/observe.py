@@ -18,7 +18,7 @@ import structlog
 from lethe.adapters import kube
 from lethe.adapters.clock import Clock
 from lethe.adapters.kube import Kind, Kube, Object
-from lethe.controller.facts import is_occupant, parse_grant, parse_namespace, parse_node, parse_pod
+from lethe.controller.facts import is_occupant, parse_grant, parse_grant_role, parse_namespace, parse_node, parse_pod
 from lethe.crypto.derive import random_bytes
 from lethe.decisions.admission import is_waiting
 from lethe.decisions.fence import is_closed
@@ -38,7 +38,7 @@ from lethe.model.resources import (
     Tenant,
     TenantKey,
 )
-from lethe.specs.fence import BINDINGS, ROLE_DEBUG, parse_debug_pods, parse_open_nodes
+from lethe.specs.fence import RBAC_COPY, parse_debug_pods, parse_open_nodes
 
 _log = structlog.get_logger()
 _T = TypeVar("_T", SecureTrainingJob, EncryptedDataset, TenantKey, Tenant, GPUNode)
@@ -73,15 +73,14 @@ class Observer:
         """Return the world as it is now."""
         api = self._api
         raw_jobs, raw_nodes = await asyncio.gather(api.list(kube.JOB_CR), api.list(kube.GPU_NODE))
-        datasets, tenant_keys, tenants, nodes, namespaces, accounts, bindings, debug_roles = await asyncio.gather(
+        datasets, tenant_keys, tenants, nodes, namespaces, accounts, bindings, roles = await asyncio.gather(
             api.list(kube.DATASET),
             api.list(kube.TENANT_KEY),
             api.list(kube.TENANT),
             api.list(kube.NODE),
             api.list(kube.NAMESPACE),
             api.list(kube.SERVICEACCOUNT, fields=f"metadata.name={names.JOB_ACCOUNT}"),
-            api.list(kube.ROLEBINDING, labels=BINDINGS),
-            api.list(kube.ROLE, labels=f"{names.LABEL_ROLE}={ROLE_DEBUG}"),
+            *(api.list(kind, labels=RBAC_COPY) for kind in (kube.ROLEBINDING, kube.ROLE)),
         )
         open_role, open_binding = await asyncio.gather(
             *(api.get(kind, names.OPEN_NODES_ACCOUNT, names.OPEN_NAMESPACE) for kind in (kube.ROLE, kube.ROLEBINDING))
@@ -114,7 +113,8 @@ class Observer:
             tenant_keys=_keyed(_typed(tenant_keys, TenantKey)),
             namespaces=_namespaces(namespaces, accounts),
             grants=tuple(parse_grant(binding) for binding in bindings if _is_grant(binding)),
-            debug=_debug_pods(debug_roles, bindings),
+            debug=_debug_pods(roles, bindings),
+            grant_roles=tuple(parse_grant_role(role) for role in roles if _is_grant(role)),
             open_nodes=parse_open_nodes(open_role) if open_role is not None and open_binding is not None else None,
             open_nodes_version=open_role["metadata"]["resourceVersion"] if open_role is not None else "",
             new_nonces={name: random_bytes(32).hex() for name in gpu_nodes},
@@ -123,10 +123,11 @@ class Observer:
 
     async def _look_closer(self, snapshot: Snapshot) -> Snapshot:
         """Add what is read only for those who need it; who is on a node comes last."""
-        missing, scrubs, receipts, words, closed = await asyncio.gather(
+        missing, scrubs, receipts, earlier, words, closed = await asyncio.gather(
             self._missing_secrets(snapshot),
             self._scrub_results(snapshot),
             self._receipts(snapshot),
+            self._earlier_receipts(snapshot),
             self._keyfetch_words(snapshot),
             self._closed_nodes(snapshot),
         )
@@ -137,6 +138,7 @@ class Observer:
             missing_secrets=missing,
             scrubs=scrubs,
             receipts=receipts,
+            earlier_receipts=earlier,
             keyfetch_words=words,
             closed_nodes=closed,
             occupants=dict(zip(leaving, occupants, strict=True)),
@@ -215,6 +217,18 @@ class Observer:
                 continue
             receipts[name] = self._verified(raw)
         return receipts
+
+    async def _earlier_receipts(self, snapshot: Snapshot) -> dict[str, IssuedReceipt]:
+        """Return the newest receipt of each node whose ledger knows of none: the earlier ledger was deleted."""
+        newest = {}
+        for name, node in snapshot.gpu_nodes.items():
+            if node.status.phase != NodePhase.DIRTY or node.status.epoch > 0:
+                continue
+            receipts = await self._api.list(kube.RECEIPT, labels=f"{names.LABEL_NODE}={name}")
+            if receipts:
+                last = max(receipts, key=lambda receipt: receipt["spec"]["epoch"])
+                newest[name] = msgspec.structs.replace(self._verified(last), epoch=last["spec"]["epoch"])
+        return newest
 
     def _verified(self, raw: Object) -> IssuedReceipt:
         """Return what a receipt says; one that does not verify says nothing, and clears nothing."""
@@ -297,7 +311,11 @@ def _is_grant(binding: Object) -> bool:
 def _debug_pods(roles: list[Object], bindings: list[Object]) -> dict[str, frozenset[str]]:
     """Return the pods that are open to exec, by namespace; a Role that is not bound opens nothing."""
     bound = {item["metadata"]["namespace"] for item in bindings if item["metadata"]["name"] == names.DEBUG}
-    lists = {role["metadata"]["namespace"]: parse_debug_pods(role) for role in roles}
+    lists = {
+        role["metadata"]["namespace"]: parse_debug_pods(role)
+        for role in roles
+        if role["metadata"]["name"] == names.DEBUG
+    }
     return {
         namespace: lists[namespace] if namespace in lists and namespace in bound else frozenset()
         for namespace in bound | lists.keys()

@@ -20,7 +20,7 @@ from lethe.adapters.kube import Kind, Object
 from lethe.adapters.metrics import OperatorMetrics
 from lethe.controller.queue import Wakeups
 from lethe.model.names import LABEL_ROLE, OPERATOR_ACCOUNT, ROLE_SCRUB, ROLE_TRAIN
-from lethe.specs.fence import BINDINGS
+from lethe.specs.fence import RBAC_COPY
 
 _KINDS: Final[dict[Kind, str | None]] = {
     kube.JOB_CR: None,
@@ -30,7 +30,7 @@ _KINDS: Final[dict[Kind, str | None]] = {
     kube.GPU_NODE: None,
     kube.NODE: None,
     kube.POD: f"{LABEL_ROLE} in ({ROLE_TRAIN},{ROLE_SCRUB})",
-    kube.ROLEBINDING: BINDINGS,
+    kube.ROLEBINDING: RBAC_COPY,
 }
 _GRACE_SECONDS: Final = 90.0
 """Longer than Kopf takes to reopen a silent watch."""

@@ -142,10 +142,18 @@ class OpenGrant(NodeAction, frozen=True, kw_only=True):
 
     namespace: str
     pod_uids: list[str]
+    has_role: bool = False
+    """The Role that the binding names is there and says what it must."""
 
 
 class CloseGrant(NodeAction, frozen=True, kw_only=True):
-    """Delete the RBAC copy."""
+    """Delete the binding, without which the Role lets nobody in."""
+
+    namespace: str
+
+
+class RemoveGrantRole(NodeAction, frozen=True, kw_only=True):
+    """Delete the Role of a node that was released."""
 
     namespace: str
 

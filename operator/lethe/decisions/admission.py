@@ -3,7 +3,8 @@
 1. Jobs in order of priority, then age, then name.
 2. A job of a tenant that has used up its quota waits, and lets others pass.
 3. A node that the same tenant holds, whose pods' end is proved, is taken again without a scrub, unless isolation is
-   `job` or a dataset demands a fresh scrub. Otherwise the smallest free node that is large enough.
+   `job` or a dataset demands a fresh scrub. Otherwise the smallest free node that is large enough. A drained node is
+   nobody's, and so is one whose GPUs are not those that were scrubbed.
 4. A node that an admitted job is about to take is nobody else's.
 5. A job that finds no node waits, and those behind it may still find one.
 6. Who waits is told why, in one sentence, without the names of other tenants.
@@ -43,6 +44,8 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[Key, str]
     """The node that a job gets."""
     waiting: dict[Key, Waiting]
+    want_scrub: frozenset[str] = frozenset()
+    """Tenants of which a job waits that may run on freshly scrubbed GPUs only."""
 
     def takes(self, node: str) -> bool:
         """Say whether some job gets this node in this cycle."""
@@ -64,6 +67,7 @@ def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Ad
     used = _gpus_in_use(snapshot)
     nodes: dict[Key, str] = {}
     waiting: dict[Key, Waiting] = {}
+    want_scrub: set[str] = set()
     for job in queue:
         key = (job.metadata.namespace, job.metadata.name)
         tenant = accepted[key].tenant
@@ -79,6 +83,8 @@ def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Ad
         node = _choose(snapshot, job, accepted[key], taken)
         if node is None:
             waiting[key] = _explain(snapshot, job, tenant, taken)
+            if accepted[key].needs_fresh_scrub(snapshot):
+                want_scrub.add(tenant.metadata.name)
             continue
         nodes[key] = node
         taken.add(node)
@@ -90,6 +96,7 @@ def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Ad
             key: msgspec.structs.replace(entry, message=f"{entry.message}; position {place} of {total}")
             for place, (key, entry) in enumerate(waiting.items(), start=1)
         },
+        want_scrub=frozenset(want_scrub),
     )
 
 
@@ -143,11 +150,11 @@ def _is_usable(job: SecureTrainingJob, node: GPUNode, facts: NodeFacts) -> bool:
     selector = (job.spec.template.get("spec") or {}).get("nodeSelector") or {}
     return (
         node.spec.managed
+        and not node.spec.drain
         and node.metadata.deletion_timestamp is None
         and facts.is_ready
         and not facts.is_cordoned
-        and facts.boot_id == node.status.boot_id
-        and facts.uid == node.status.node_uid
+        and facts.is_as_scrubbed(node.status)
         and node.status.gpu_count >= job.spec.gpus_per_replica
         and all(facts.labels.get(key) == value for key, value in selector.items())
     )
@@ -185,6 +192,8 @@ def _state(snapshot: Snapshot, node: GPUNode, tenant: Tenant, taken: set[str]) -
     name = node.metadata.name
     facts = snapshot.nodes.get(name)
     holder = node.status.holder
+    if node.spec.drain:
+        return "is drained"
     if facts is None:
         return "is not in the cluster"
     if not facts.is_ready:
@@ -197,6 +206,8 @@ def _state(snapshot: Snapshot, node: GPUNode, tenant: Tenant, taken: set[str]) -
         return f"is held by job {holder.namespace}/{holder.job}"
     if facts.is_cordoned:
         return "is cordoned"
+    if facts.gpu_capacity != node.status.gpu_count:
+        return "offers other GPUs than were scrubbed"
     if name in taken:
         return "goes to another job"
     return "does not fit the job's nodeSelector"

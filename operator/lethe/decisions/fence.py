@@ -2,10 +2,11 @@
 
 1. The copy follows the ledger as it was read; what a cycle changes in the ledger reaches the copy in the next one.
 2. Closed means: no grant and not on the open list, as read in this cycle. `closed_at` is written only then.
+   Closing deletes the binding; its Role lets nobody in and stays until the node is released, for the next grant.
 3. Settled means: `settle_seconds` later, and a trial bind was refused in this cycle.
 """
 
-from lethe.decisions.actions import CloseGrant, OpenGrant
+from lethe.decisions.actions import CloseGrant, OpenGrant, RemoveGrantRole
 from lethe.decisions.ledger import NodeCase
 from lethe.decisions.snapshot import Snapshot
 from lethe.formats.quantity import seconds_between
@@ -27,6 +28,9 @@ def copy_to_fence(case: NodeCase) -> None:
     for grant in case.snapshot.grants:
         if grant.node == case.name and (holder is None or grant.namespace != holder.namespace):
             case.actions.append(CloseGrant(node=case.name, namespace=grant.namespace))
+    roles = [role for role in case.snapshot.grant_roles if role.node == case.name]
+    if case.old.phase == NodePhase.UNMANAGED and all(grant.node != case.name for grant in case.snapshot.grants):
+        case.actions += [RemoveGrantRole(node=case.name, namespace=role.namespace) for role in roles]
     if holder is None or case.status.phase != NodePhase.ASSIGNED or case.status.holder != holder:
         return
     current = next(
@@ -34,7 +38,10 @@ def copy_to_fence(case: NodeCase) -> None:
         None,
     )
     if current is None or sorted(current.pod_uids) != sorted(holder.pod_uids):
-        case.actions.append(OpenGrant(node=case.name, namespace=holder.namespace, pod_uids=holder.pod_uids))
+        has_role = any(role.is_right and role.namespace == holder.namespace for role in roles)
+        case.actions.append(
+            OpenGrant(node=case.name, namespace=holder.namespace, pod_uids=holder.pod_uids, has_role=has_role)
+        )
 
 
 def is_settled(case: NodeCase, *, quiet: bool = False) -> bool:

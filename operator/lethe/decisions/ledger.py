@@ -15,7 +15,7 @@ from lethe.decisions.admission import Admission
 from lethe.decisions.snapshot import NodeFacts, Snapshot
 from lethe.formats.quantity import format_time
 from lethe.model.phases import NodePhase
-from lethe.model.resources import GPUNode, PastHolder
+from lethe.model.resources import GPUNode, NodeStatus, PastHolder, Quarantine
 
 MOVES: Final = {
     NodePhase.UNMANAGED: {NodePhase.DIRTY},
@@ -55,12 +55,20 @@ class NodeCase:
     def move(self, phase: NodePhase, reason: str, message: str, *, warning: bool = False, **changes: Any) -> None:
         """Move to a phase of the table above."""
         assert phase in MOVES[self.old.phase], f"{self.old.phase} does not go to {phase}"
-        self.set(phase=phase, reason=reason, message=message, since=self.now, **changes)
+        self.set(
+            **{"phase": phase, "reason": reason, "message": message, "since": self.now, "quarantine": None, **changes}
+        )
         self.notes.append(Note(reason=reason, message=message, warning=warning))
 
-    def quarantine(self, reason: str, message: str) -> None:
+    def quarantine(self, reason: str, message: str, evidence: Sequence[str], advice: str) -> None:
         """Take the node out of use: something could not be shown to be right."""
-        self.move(NodePhase.QUARANTINED, reason, message, warning=True)
+        self.move(
+            NodePhase.QUARANTINED,
+            reason,
+            f"{message}; to do: {advice}",
+            warning=True,
+            quarantine=Quarantine(reason=reason, since=self.now, evidence=[*evidence], advice=advice),
+        )
 
     def wake(self, seconds: float) -> None:
         """Decide again after this time, even if nothing happens."""
@@ -79,13 +87,18 @@ def seen(facts: NodeFacts) -> dict[str, Any]:
 
 def left(case: NodeCase) -> dict[str, Any]:
     """Return the fields of a node that nobody holds any more."""
-    return {"holder": None, "previous_holder": past_holder(case), "scrub": None, "closed_at": None}
+    return {
+        "holder": None,
+        "previous_holder": past_holder(case.old, case.now),
+        "scrub": None,
+        "closed_at": None,
+    }
 
 
-def past_holder(case: NodeCase) -> PastHolder | None:
+def past_holder(status: NodeStatus, now: str) -> PastHolder | None:
     """Return what the next receipt accounts for: everybody since the last scrub."""
-    holder, past = case.old.holder, case.old.previous_holder
-    if case.old.phase in (NodePhase.FREE, NodePhase.UNMANAGED):
+    holder, past = status.holder, status.previous_holder
+    if status.phase in (NodePhase.FREE, NodePhase.UNMANAGED):
         return None
     if holder is None:
         return past
@@ -95,7 +108,7 @@ def past_holder(case: NodeCase) -> PastHolder | None:
         jobs=[*(past.jobs if past is not None else []), holder.job],
         job_uids=[*(past.job_uids if past is not None else []), holder.job_uid],
         since=past.since if past is not None else holder.since,
-        until=case.now,
+        until=now,
     )
 
 

@@ -297,7 +297,7 @@ def _follow(case: _Case, known: JobPod, pod: PodFacts | None, node: GPUNode | No
         _end(case, read_outcome(case.job, pod))
         return
     facts = case.snapshot.nodes.get(known.node)
-    if facts is not None and facts.boot_id != known.boot_id:
+    if facts is not None and facts.has_left_boot(known.boot_id):
         _fail(case, reasons.POD_LOST, f"node {known.node} was rebooted while pod {pod.name} was on it")
         return
     if pod.has_ended:
@@ -395,7 +395,7 @@ def _holds(node: GPUNode, pod: PodFacts) -> bool:
 def _is_obtainable(case: _Case, node: GPUNode) -> bool:
     """Say whether the ledger may still grant the node to this job."""
     facts = case.snapshot.nodes.get(node.metadata.name)
-    if facts is None or facts.boot_id != node.status.boot_id or not node.spec.managed:
+    if facts is None or not facts.is_as_scrubbed(node.status) or not node.spec.managed or node.spec.drain:
         return False
     holder = node.status.holder
     return node.status.phase == NodePhase.FREE or (

@@ -1,13 +1,15 @@
 """Pods of ours that nobody wants any more, and objects of pods whose end is recorded.
 
 1. A training pod that is bound to a node that does not name it as its holder is deleted.
-2. A pod's finalizer goes when its end is proved, no ledger names it, and its job needs nothing more from it.
-3. The scrub pod of an earlier epoch is deleted; the last one stays for whoever wants to read its log.
+2. A pod's finalizer goes when its end is proved, no ledger names it, and its job needs nothing more from it. What an
+   override left without proof goes after the verified scrub that followed.
+3. Pods whose ledger may be one that cannot be read are left alone.
+4. The scrub pod of an earlier epoch is deleted; the last one stays for whoever wants to read its log.
 """
 
 from lethe.decisions.actions import Action, DeletePod, ReleasePod
 from lethe.decisions.lifecycle import needs_outcome
-from lethe.decisions.proof import has_kubelet_proof
+from lethe.decisions.proof import has_kubelet_proof, is_scrubbed_since
 from lethe.decisions.snapshot import PodFacts, Snapshot
 from lethe.model.names import POD_FINALIZER, ROLE_SCRUB
 from lethe.model.phases import NodePhase
@@ -26,7 +28,7 @@ def decide_orphans(snapshot: Snapshot) -> list[Action]:
     for pod in snapshot.pods.values():
         if pod.role == ROLE_SCRUB:
             actions += _scrub_pod(snapshot, pod)
-        else:
+        elif not _may_be_unreadable(snapshot, pod):
             actions += _training_pod(snapshot, pod, holders.get(pod.uid))
     return actions
 
@@ -44,14 +46,22 @@ def _training_pod(snapshot: Snapshot, pod: PodFacts, holder: GPUNode | None) -> 
     return actions
 
 
+def _may_be_unreadable(snapshot: Snapshot, pod: PodFacts) -> bool:
+    """Say whether the ledger that names a pod may be one that does not parse."""
+    unreadable = snapshot.unreadable_gpu_nodes
+    return pod.node in unreadable if pod.node else bool(unreadable)
+
+
 def _is_over(snapshot: Snapshot, pod: PodFacts) -> bool:
-    """Say whether nothing of the pod can run any more: proved by itself, or by another boot of its node."""
+    """Say whether nothing can run any more of a pod that no ledger names."""
     if has_kubelet_proof(pod):
         return True
     job = snapshot.job_by_uid(pod.job_uid)
     facts = snapshot.nodes.get(pod.node)
     known = next((entry for entry in job.status.pods if entry.uid == pod.uid), None) if job is not None else None
-    return known is not None and facts is not None and facts.boot_id != known.boot_id
+    if known is not None and facts is not None and facts.has_left_boot(known.boot_id):
+        return True
+    return bool(pod.node) and is_scrubbed_since(snapshot, pod.node)
 
 
 def _scrub_pod(snapshot: Snapshot, pod: PodFacts) -> list[Action]:

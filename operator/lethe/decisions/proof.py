@@ -1,11 +1,14 @@
 """What proves that a pod has ended on its node (custody.md, Ledger, Proof).
 
-1. A new boot id of the node is proof for all pods of the earlier boot.
+1. A new boot id of the node is proof for all pods of the earlier boot, under whatever name the machine comes back. A
+   Node without boot id proves nothing.
 2. Otherwise the kubelet must have said so: a terminal phase that the pod garbage collector did not set, and every
    container that started `terminated` with a reason other than ContainerStatusUnknown.
 3. A kubelet that refused the pod before any container started has proved it too.
 4. A pod that is not bound needs no proof once it is being deleted: the API server binds no such pod.
-5. A pod whose object is gone without any of these has no proof: only a new boot helps.
+5. A pod whose object is gone without any of these has no proof: only a new boot helps, or a named human's override.
+6. After an override a verified scrub is the end of pods without proof: it held every GPU, and found the node empty
+   before and after.
 """
 
 from lethe.decisions.snapshot import PodFacts, Snapshot
@@ -28,9 +31,19 @@ def has_kubelet_proof(pod: PodFacts) -> bool:
 
 
 def is_rebooted(snapshot: Snapshot, node: GPUNode) -> bool:
-    """Say whether the Node object shows another boot than the ledger's: whatever ran then has ended."""
-    facts = snapshot.nodes.get(node.metadata.name)
-    return facts is not None and facts.boot_id != node.status.boot_id
+    """Say whether the machine shows another boot than the ledger's: whatever ran then has ended."""
+    successor = snapshot.successor_of(node.metadata.name)
+    facts = snapshot.nodes.get(successor.metadata.name if successor is not None else node.metadata.name)
+    return facts is not None and facts.has_left_boot(node.status.boot_id)
+
+
+def is_scrubbed_since(snapshot: Snapshot, name: str) -> bool:
+    """Say whether whoever the ledger of a node no longer names as holder was scrubbed away since.
+
+    Free and Assigned are reached through a verified receipt only, and a holder is replaced without one only with proof.
+    """
+    ledger = snapshot.successor_of(name) or snapshot.gpu_nodes.get(name)
+    return ledger is not None and ledger.status.phase in (NodePhase.FREE, NodePhase.ASSIGNED)
 
 
 def unproved_pods(snapshot: Snapshot, node: GPUNode) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from lethe.decisions.actions import CreateScrubPod, IssueReceipt, Note
+from lethe.decisions.joining import known_past
 from lethe.decisions.ledger import NodeCase, some
 from lethe.decisions.receipts import Cleared, decide_clearance
 from lethe.decisions.snapshot import PodFacts, Snapshot
@@ -20,6 +21,21 @@ from lethe.model.phases import NodePhase
 from lethe.model.resources import LastReceipt, NodeStatus, ScrubState
 from lethe.model.scrub import ReceiptPredicate
 
+_ADVICE: Final = {
+    reasons.SCRUB_POD_LOST: "find out who deletes pods in Lethe's namespace",
+    reasons.SCRUB_TIMED_OUT: "look at the scrub pod's events and log, and at the device plugin",
+    reasons.NODE_NOT_EMPTY: "move these pods away, and see why the fence let them in",
+    reasons.NONCE_MISMATCH: "find out who writes ScrubReceipts, or answers for the scrub",
+    reasons.GPU_LOST: "take the GPU out of service or reset it",
+    reasons.GPU_HANG: "reset the GPU",
+    reasons.ECC_UNCORRECTABLE: "have the GPU's memory looked at",
+    reasons.RECOVERY_REQUIRED: "do the recovery that the GPU asks for (nvidia-smi -q)",
+    reasons.GPU_SET_MISMATCH: "compare the GPUs of the node with those that its device plugin offers",
+    reasons.MIG_ENABLED: "switch MIG off on the node's GPUs",
+    reasons.LEFTOVER_PROCESS: "end the process that still holds a GPU",
+}
+"""What to do first, by why a scrub did not clear its node."""
+
 _SCRUB_START_SECONDS: Final = 300
 """How long a scrub pod may take to start: image pull and device plugin."""
 
@@ -28,7 +44,7 @@ def decide_scrub(case: NodeCase) -> None:
     """Decide about a node that is being scrubbed."""
     scrub = case.old.scrub
     if scrub is None:
-        case.quarantine(reasons.SCRUB_POD_LOST, "the ledger names no scrub")
+        _quarantine(case, reasons.SCRUB_POD_LOST, "the ledger names no scrub")
         return
     pod = _scrub_pod(case, scrub)
     if not scrub.pod_uid:
@@ -44,7 +60,7 @@ def decide_scrub(case: NodeCase) -> None:
             case.set(scrub=msgspec.structs.replace(scrub, pod_uid=pod.uid))
         return
     if pod is None or pod.uid != scrub.pod_uid:
-        case.quarantine(reasons.SCRUB_POD_LOST, f"the scrub pod {scrub.pod_name} is gone, and no report with it")
+        _quarantine(case, reasons.SCRUB_POD_LOST, f"the scrub pod {scrub.pod_name} is gone, and no report with it")
         return
     if pod.has_ended:
         _judge(case, scrub, pod)
@@ -52,7 +68,7 @@ def decide_scrub(case: NodeCase) -> None:
     limit = case.snapshot.config.scrub_timeout_seconds + _SCRUB_START_SECONDS
     age = seconds_between(scrub.started_at, case.snapshot.now)
     if age > limit:
-        case.quarantine(reasons.SCRUB_TIMED_OUT, f"the scrub has not ended within {limit} s{_hint(pod)}")
+        _quarantine(case, reasons.SCRUB_TIMED_OUT, f"the scrub has not ended within {limit} s{_hint(pod)}", pod)
         return
     case.wake(limit - age + 1)
     case.say(reasons.SCRUB_STARTED, f"the scrub of epoch {case.old.epoch} takes {case.old.gpu_count} GPUs{_hint(pod)}")
@@ -70,7 +86,7 @@ def _judge(case: NodeCase, scrub: ScrubState, pod: PodFacts) -> None:
             (reasons.REPORT_MISSING, "") if isinstance(clearance, Cleared) else (clearance.reason, clearance.message)
         )
         details = "; ".join(part for part in (message, result.error, pod.message) if part)
-        case.quarantine(reason, details)
+        _quarantine(case, reason, details, pod)
         return
     receipt = case.snapshot.receipts.get(case.name)
     if receipt is None:
@@ -100,12 +116,14 @@ def _judge(case: NodeCase, scrub: ScrubState, pod: PodFacts) -> None:
         return
     found = (receipt.nonce, receipt.node_uid, receipt.boot_id, receipt.epoch)
     if found != (scrub.nonce, case.old.node_uid, case.old.boot_id, case.old.epoch):
-        case.quarantine(reasons.NONCE_MISMATCH, f"ScrubReceipt {receipt.name} is of another scrub than this epoch's")
+        _quarantine(
+            case, reasons.NONCE_MISMATCH, f"ScrubReceipt {receipt.name} is of another scrub than this epoch's", pod
+        )
         return
     if case.name not in case.snapshot.occupants:
         return
     if occupants := case.snapshot.occupants[case.name]:
-        case.quarantine(reasons.NODE_NOT_EMPTY, f"pods appeared during the scrub: {some(occupants)}")
+        _quarantine(case, reasons.NODE_NOT_EMPTY, f"pods appeared during the scrub: {some(occupants)}", pod)
         return
     case.move(
         NodePhase.FREE,
@@ -113,6 +131,7 @@ def _judge(case: NodeCase, scrub: ScrubState, pod: PodFacts) -> None:
         f"{len(clearance.gpus)} GPUs were scrubbed and verified (coverage {clearance.coverage:.2%}); receipt "
         f"{receipt.name}",
         gpus=clearance.gpus,
+        conditions=known_past(case),
         last_receipt=LastReceipt(
             name=receipt.name, sha256=receipt.sha256, epoch=case.old.epoch, boot_id=case.old.boot_id
         ),
@@ -148,6 +167,33 @@ def scrub_config(snapshot: Snapshot, node: str, status: NodeStatus) -> ScrubConf
         coverage_floor=snapshot.config.coverage_floor,
         timeout_seconds=snapshot.config.scrub_timeout_seconds,
     )
+
+
+def _quarantine(case: NodeCase, reason: str, message: str, pod: PodFacts | None = None) -> None:
+    """Take the node out of use: its scrub did not clear it."""
+    scrub = case.old.scrub
+    evidence = [message]
+    if scrub is not None:
+        evidence.append(
+            f"scrub pod {names.SYSTEM_NAMESPACE}/{scrub.pod_name} ({scrub.pod_uid}) of epoch {case.old.epoch}, "
+            f"since {scrub.started_at}: {_state(pod)}"
+        )
+    if case.facts is None:
+        evidence.append(f"there is no Node {case.name}")
+    case.quarantine(
+        reason,
+        message,
+        evidence,
+        f"{_ADVICE.get(reason, 'read the log of the scrub pod and cure what it says')}; then reboot the node, or "
+        f"`lethe node override {case.name} --reason …` to scrub it again",
+    )
+
+
+def _state(pod: PodFacts | None) -> str:
+    if pod is None:
+        return "its object is gone"
+    collected = ", says the pod garbage collector, no kubelet" if pod.collected else ""
+    return f"{pod.phase}{collected} on node {pod.node}" if pod.node else f"{pod.phase}, not scheduled"
 
 
 def _scrub_pod(case: NodeCase, scrub: ScrubState) -> PodFacts | None:

@@ -14,7 +14,15 @@ import msgspec
 from lethe.model.config import OperatorConfig
 from lethe.model.names import GATE, POD_FINALIZER
 from lethe.model.phases import NodePhase
-from lethe.model.resources import Criticality, EncryptedDataset, GPUNode, SecureTrainingJob, Tenant, TenantKey
+from lethe.model.resources import (
+    Criticality,
+    EncryptedDataset,
+    GPUNode,
+    NodeStatus,
+    SecureTrainingJob,
+    Tenant,
+    TenantKey,
+)
 from lethe.model.scrub import ScrubReport, ScrubSummary
 
 Key = tuple[str, str]
@@ -102,7 +110,21 @@ class NodeFacts(Facts, frozen=True, kw_only=True):
     is_cordoned: bool = False
     is_marked: bool = False
     """Has our taint and our label."""
+    has_mark: bool = False
+    """Has one of them at least: it is managed, or was."""
     taints: tuple[dict[str, str], ...] = ()
+
+    def has_left_boot(self, boot_id: str) -> bool:
+        """Say whether the node runs another boot than this one. A Node without boot id says nothing."""
+        return bool(self.boot_id) and self.boot_id != boot_id
+
+    def is_as_scrubbed(self, status: NodeStatus) -> bool:
+        """Say whether this is still what the ledger's receipt is about: the Node object, the boot, the GPUs."""
+        return bool(self.boot_id) and (self.uid, self.boot_id, self.gpu_capacity) == (
+            status.node_uid,
+            status.boot_id,
+            status.gpu_count,
+        )
 
 
 class GrantFacts(Facts, frozen=True, kw_only=True):
@@ -111,6 +133,15 @@ class GrantFacts(Facts, frozen=True, kw_only=True):
     node: str
     namespace: str
     pod_uids: tuple[str, ...]
+
+
+class GrantRoleFacts(Facts, frozen=True, kw_only=True):
+    """A Role that a grant binds; by itself it lets nobody in."""
+
+    node: str
+    namespace: str
+    is_right: bool
+    """Says what it must say."""
 
 
 class NamespaceFacts(Facts, frozen=True, kw_only=True):
@@ -165,6 +196,7 @@ class Snapshot(Facts, frozen=True, kw_only=True):
     grants: tuple[GrantFacts, ...] = ()
     debug: dict[str, frozenset[str]] = {}
     """By namespace: the pods that are open to exec, where a list of them exists."""
+    grant_roles: tuple[GrantRoleFacts, ...] = ()
     open_nodes: frozenset[str] | None = None
     """Nodes on the open list; None before it exists."""
     open_nodes_version: str = ""
@@ -176,6 +208,8 @@ class Snapshot(Facts, frozen=True, kw_only=True):
     """By uid of a scrub pod that has ended."""
     receipts: dict[str, IssuedReceipt] = {}
     """By node, for the current epoch."""
+    earlier_receipts: dict[str, IssuedReceipt] = {}
+    """By node whose ledger knows of no scrub: the newest receipt that an earlier ledger of its name has left."""
     keyfetch_words: dict[str, str] = {}
     """By pod uid: the last line that a key fetch said that takes long."""
     new_nonces: dict[str, str] = {}
@@ -199,6 +233,12 @@ class Snapshot(Facts, frozen=True, kw_only=True):
             node.status.holder is not None and node.status.holder.job_uid == job.metadata.uid
             for node in self.gpu_nodes.values()
         )
+
+    def successor_of(self, name: str) -> GPUNode | None:
+        """Return the ledger that goes on where this one ends: the same machine under its new name."""
+        if name in self.nodes:
+            return None
+        return next((node for node in self.gpu_nodes.values() if node.status.former_name == name), None)
 
     def node_phase(self, name: str) -> NodePhase:
         """Return a node's phase in the ledger; a node without ledger is Unmanaged."""

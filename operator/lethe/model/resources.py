@@ -253,8 +253,40 @@ class LastReceipt(Resource, frozen=True, kw_only=True):
     boot_id: str
 
 
+class Override(Resource, frozen=True, kw_only=True):
+    """A named human's word that a quarantined node may be scrubbed again; the API server checks the name."""
+
+    reason: str
+    by: str
+
+
 class NodeSpec(Resource, frozen=True, kw_only=True):
     managed: bool = False
+    drain: bool = False
+    override: Override | None = None
+
+
+class Quarantine(Resource, frozen=True, kw_only=True):
+    """Why a node is out of use."""
+
+    reason: str
+    since: str
+    evidence: list[str]
+    """What was seen: pods with uids, scrub and epoch."""
+    advice: str
+
+
+class OverrideRecord(Resource, frozen=True, kw_only=True):
+    """The last override, and what came of it."""
+
+    reason: str
+    by: str
+    at: str
+    over: str = ""
+    """Reason of the quarantine that it ended; empty when the node was not quarantined, and nothing followed."""
+    evidence: list[str] = []
+    withdrawn: bool = False
+    """`spec.override` was taken away or replaced since: the same words count again."""
 
 
 class NodeStatus(Resource, frozen=True, kw_only=True):
@@ -277,6 +309,10 @@ class NodeStatus(Resource, frozen=True, kw_only=True):
     closed_at: str | None = None
     """When the fence was closed for the pods that are leaving; settling counts from here."""
     last_receipt: LastReceipt | None = None
+    quarantine: Quarantine | None = None
+    override: OverrideRecord | None = None
+    former_name: str = ""
+    """Name under which the same machine was managed before: what that ledger says of its past holds here."""
     conditions: list[Condition] = []
 
 

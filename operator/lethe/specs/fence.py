@@ -22,8 +22,8 @@ _RBAC: Final = "rbac.authorization.k8s.io"
 _GPU_NODES: Final = "gpunodes"
 ROLE_GRANT: Final = "grant"
 ROLE_DEBUG: Final = "debug"
-BINDINGS: Final = f"{LABEL_ROLE} in ({ROLE_GRANT},{ROLE_DEBUG})"
-"""Selector of the bindings in tenants' namespaces."""
+RBAC_COPY: Final = f"{LABEL_ROLE} in ({ROLE_GRANT},{ROLE_DEBUG})"
+"""Selector of the Roles and RoleBindings in tenants' namespaces."""
 
 
 def build_open_role(nodes: list[str]) -> dict[str, Any]:
@@ -69,6 +69,13 @@ def build_debug_binding(namespace: str) -> dict[str, Any]:
         "roleRef": _role_ref(DEBUG),
         "subjects": [_account(namespace, virtual_pod_account(PodUid("debug")))],
     }
+
+
+def is_grant_role(role: dict[str, Any]) -> bool:
+    """Say whether a Role says what the Role of its node must say."""
+    metadata = role["metadata"]
+    wanted = build_grant_role(metadata["labels"][LABEL_NODE], metadata["namespace"])
+    return bool(metadata["name"] == wanted["metadata"]["name"] and role.get("rules") == wanted["rules"])
 
 
 def parse_pod_uids(binding: dict[str, Any]) -> tuple[str, ...]:
