@@ -23,7 +23,8 @@
 2. Closed means: no RBAC copy and not on the open list, as read in this cycle; `closed_at` is written only then. Settled
    means: `settle_seconds` later, and a dry-run bind was refused in this cycle.
 3. Nothing but a verified receipt of this epoch, node uid, boot id and nonce leads to Free.
-4. `epoch` grows at Dirty → Scrubbing and nowhere else. A ledger that begins anew goes on after the receipts that the
+4. A node that was closed and settled when it left Draining need not settle again: nothing opens it before Assigned.
+5. `epoch` grows at Dirty → Scrubbing and nowhere else. A ledger that begins anew goes on after the receipts that the
    earlier one of its name has left.
 """
 
@@ -221,7 +222,8 @@ def _draining(case: NodeCase) -> None:
         waits = f"these pods have not left: {some(occupants)}"
         case.say(reasons.NODE_NOT_EMPTY, waits)
     else:
-        case.move(NodePhase.DIRTY, reasons.PROVED, "every pod's end is proved, and the node is empty", **left(case))
+        message = "every pod's end is proved, and the node is empty"
+        case.move(NodePhase.DIRTY, reasons.PROVED, message, **{**left(case), "closed_at": case.old.closed_at})
         return
     if age <= limit:
         case.wake(limit - age + 1)

@@ -49,6 +49,8 @@ def is_settled(case: NodeCase, *, quiet: bool = False) -> bool:
     config = case.snapshot.config
     settle = config.settle_seconds + _ROUNDING
     if not is_closed(case.snapshot, case.name):
+        if case.old.closed_at is None:
+            return False
         message = "the fence is being closed"
         case.set(closed_at=None)
     elif case.old.closed_at is None:

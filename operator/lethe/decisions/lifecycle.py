@@ -16,7 +16,8 @@
 2. The pod of an attempt is created gated. Its gate is lifted only when the ledger names its uid as the holder and the
    RBAC copy says so too.
 3. The end is written into the job before the pod's object may vanish, and is never derived from the pod again.
-4. A pod whose job does not want it any more is deleted; its object stays until its end is proved.
+4. Short steps on the usual way are not written: a write carries a decision, or something that people wait for.
+5. A pod whose job does not want it any more is deleted; its object stays until its end is proved.
 """
 
 from typing import Any, Final
@@ -61,6 +62,8 @@ _MOVES: Final = {
 }
 
 
+_SLOW_KEYFETCH_SECONDS: Final = 3
+"""A key fetch that takes less is not told: each step that is told is a write."""
 _GRACE_BEFORE_TRAINING: Final = 10
 """Seconds for a pod that has nothing to upload: its own grace is the time that an upload may take."""
 
@@ -311,7 +314,7 @@ def _follow(case: _Case, known: JobPod, pod: PodFacts | None, node: GPUNode | No
     if pod.is_gated and not pod.deleting:
         _lift(case, pod, node)
         return
-    _report(case, read_progress(pod, case.snapshot.keyfetch_words.get(pod.uid, "")))
+    _report(case, pod, read_progress(pod, case.snapshot.keyfetch_words.get(pod.uid, "")))
 
 
 def _lift(case: _Case, pod: PodFacts, node: GPUNode | None) -> None:
@@ -334,7 +337,13 @@ def _lift(case: _Case, pod: PodFacts, node: GPUNode | None) -> None:
         )
 
 
-def _report(case: _Case, progress: Progress) -> None:
+def _report(case: _Case, pod: PodFacts, progress: Progress) -> None:
+    if progress.is_usual and not (progress.is_training and case.old.phase == JobPhase.ADMITTED):
+        if (wait := _until_slow(case, pod)) is None:
+            return
+        if wait > 0:
+            case.again_in = wait
+            return
     if progress.keys_released:
         case.condition(reasons.CONDITION_KEYS_RELEASED, True, reasons.KEYS_RELEASED, "the pod has its keys")
     if progress.is_training and case.old.phase == JobPhase.ADMITTED:
@@ -343,6 +352,14 @@ def _report(case: _Case, progress: Progress) -> None:
     if case.old.reason != progress.reason and progress.reason != reasons.STARTING:
         case.notes.append(Note(reason=progress.reason, message=progress.message))
     case.say(progress.reason, progress.message)
+
+
+def _until_slow(case: _Case, pod: PodFacts) -> float | None:
+    """Return the seconds after which a key fetch that runs is worth telling; None if none runs."""
+    keyfetch = pod.containers.get(names.CONTAINER_KEYFETCH)
+    if keyfetch is None or keyfetch.state != "running" or not keyfetch.since:
+        return None
+    return max(0.0, _SLOW_KEYFETCH_SECONDS - seconds_between(keyfetch.since, case.snapshot.now))
 
 
 # ---- ends

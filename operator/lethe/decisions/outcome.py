@@ -25,6 +25,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     keys_released: bool = False
     is_training: bool = False
+    is_usual: bool = False
+    """A short step on the usual way: the next one follows, and nobody reads this one."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +53,9 @@ def read_progress(pod: PodFacts, keyfetch_words: str) -> Progress:
         return Progress(reason=reasons.STOPPING, message=f"pod {pod.name} is being stopped")
     if not pod.node:
         why = f": {pod.unschedulable}" if pod.unschedulable else ""
-        return Progress(reason=reasons.STARTING, message=f"pod {pod.name} waits for the scheduler{why}")
+        return Progress(
+            reason=reasons.STARTING, message=f"pod {pod.name} waits for the scheduler{why}", is_usual=not why
+        )
     keyfetch = pod.containers.get(CONTAINER_KEYFETCH)
     if keyfetch is not None and keyfetch.state != "terminated":
         return _fetching(pod, keyfetch, keyfetch_words)
@@ -67,6 +71,7 @@ def read_progress(pod: PodFacts, keyfetch_words: str) -> Progress:
             else "training has ended",
             keys_released=released,
             is_training=True,
+            is_usual=not sealing,
         )
     if any(container.state == "running" for container in mains):
         return Progress(
@@ -75,7 +80,9 @@ def read_progress(pod: PodFacts, keyfetch_words: str) -> Progress:
             keys_released=released,
             is_training=True,
         )
-    return Progress(reason=reasons.STARTING, message=_waits(pod), keys_released=released)
+    return Progress(
+        reason=reasons.STARTING, message=_waits(pod), keys_released=released, is_usual=not _unusual_waits(pod)
+    )
 
 
 def read_outcome(job: SecureTrainingJob, pod: PodFacts) -> Outcome:
@@ -144,14 +151,18 @@ def _fetching(pod: PodFacts, keyfetch: ContainerFacts, words: str) -> Progress:
     if keyfetch.state == "waiting" and keyfetch.reason not in _NORMAL_WAITS:
         return Progress(reason=reasons.STARTING, message=_waits(pod))
     said = f": {words}" if words else ""
-    return Progress(reason=reasons.FETCHING_KEYS, message=f"pod {pod.name} fetches its keys{said}")
+    return Progress(reason=reasons.FETCHING_KEYS, message=f"pod {pod.name} fetches its keys{said}", is_usual=not words)
 
 
 def _waits(pod: PodFacts) -> str:
+    return _unusual_waits(pod) or f"pod {pod.name} starts on node {pod.node}"
+
+
+def _unusual_waits(pod: PodFacts) -> str:
     for name, container in pod.containers.items():
         if container.state == "waiting" and container.reason not in _NORMAL_WAITS:
             return f"container {name} waits: {container.reason} {container.message}".rstrip()
-    return f"pod {pod.name} starts on node {pod.node}"
+    return ""
 
 
 def _ended(container: ContainerFacts) -> str:
