@@ -281,6 +281,9 @@ class FakeKube:
     async def logs(self, namespace: str, pod: str, container: str) -> bytes:
         return self._server.container_logs.get(f"{namespace}/{pod}/{container}", b"")
 
+    async def own_name(self) -> str:
+        return "somebody"
+
     async def bind_dry_run(self, namespace: str, pod: str, uid: str, node: str) -> str | None:
         return None if self._server.may_occupy(namespace, uid, node) else f"node {node} is fenced"
 

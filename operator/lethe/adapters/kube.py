@@ -89,6 +89,7 @@ TENANT: Final = Kind(GROUP, VERSION, "tenants", False, "Tenant")
 GPU_NODE: Final = Kind(GROUP, VERSION, "gpunodes", False, "GPUNode")
 RECEIPT: Final = Kind(GROUP, VERSION, "scrubreceipts", False, "ScrubReceipt")
 
+_SELF_REVIEW: Final = Kind("authentication.k8s.io", "v1", "selfsubjectreviews", False, "SelfSubjectReview")
 _TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "tokenreviews", False, "TokenReview")
 
 
@@ -160,6 +161,12 @@ class Kube:
         """Create an object and return it as the server stored it; raise AlreadyExistsError."""
         path = kind.path(namespace=body["metadata"].get("namespace", ""))
         return _parse(path, *await self._call("POST", path, body=_typed(kind, body)))
+
+    async def own_name(self) -> str:
+        """Return the user name under which the API server knows this connection."""
+        path = _SELF_REVIEW.path()
+        answer = _parse(path, *await self._call("POST", path, body=_typed(_SELF_REVIEW, {"metadata": {}})))
+        return str(answer["status"]["userInfo"]["username"])
 
     async def replace(self, kind: Kind, body: Object, subresource: str = "") -> Object:
         """Replace an object, or its subresource, if its resourceVersion and uid are still the ones in `body`."""

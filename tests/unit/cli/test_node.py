@@ -93,6 +93,74 @@ def test_enrol_ends_when_the_node_is_quarantined(server: ApiServer) -> None:
     assert "quarantined (GPULost): a GPU fell off the bus" in str(result.exception)
 
 
+def test_drain_and_undrain(server: ApiServer) -> None:
+    set_status(server)
+    assert "job acme-a/digits may end" in run("drain", "gpu-1").output
+    assert server.get(kube.GPU_NODE, "gpu-1")["spec"] == {"drain": True}
+    assert "Assigned now" in run("undrain", "gpu-1").output
+    assert server.get(kube.GPU_NODE, "gpu-1")["spec"] == {"drain": False}
+
+
+def test_drain_waits_until_the_node_is_clean(server: ApiServer) -> None:
+    set_status(server, phase="Free", message="clean and drained", holder=None)
+    assert "Free: clean and drained" in run("drain", "gpu-1", "--wait").output
+
+
+def test_an_override_carries_the_own_name(server: ApiServer) -> None:
+    set_status(server, phase="Quarantined", reason="GPULost", message="a GPU fell off the bus", holder=None)
+    result = run("override", "gpu-1", "--reason", "the GPU was replaced")
+
+    assert "overridden by somebody" in result.output
+    assert server.get(kube.GPU_NODE, "gpu-1")["spec"]["override"] == {
+        "reason": "the GPU was replaced",
+        "by": "somebody",
+    }
+
+
+@pytest.mark.parametrize(("phase", "reason"), [("Free", "why not"), ("Quarantined", " ")], ids=["phase", "reason"])
+def test_an_override_needs_a_quarantine_and_a_reason(server: ApiServer, phase: str, reason: str) -> None:
+    set_status(server, phase=phase, holder=None)
+    result = run("override", "gpu-1", "--reason", reason)
+
+    assert isinstance(result.exception, UsageError)
+    assert "override" not in server.get(kube.GPU_NODE, "gpu-1")["spec"]
+
+
+def test_show_tells_what_was_seen_and_what_to_do(server: ApiServer) -> None:
+    set_status(
+        server,
+        phase="Quarantined",
+        reason="ProofTimedOut",
+        quarantine={
+            "reason": "ProofTimedOut",
+            "since": "2030-01-01T00:00:00Z",
+            "evidence": ["pod acme-a/lethe-digits (p): Failed"],
+            "advice": "reboot the node",
+        },
+        override={"reason": "was looked at", "by": "jo", "at": "2029-01-01T00:00:00Z", "over": "GPULost"},
+        conditions=[
+            {
+                "type": "PastUnknown",
+                "status": "True",
+                "reason": "PastUnknown",
+                "message": "nobody knows",
+                "lastTransitionTime": "2030-01-01T00:00:00Z",
+            }
+        ],
+    )
+    output = run("show", "gpu-1").output
+    for words in (
+        "Quarantined since",
+        "ProofTimedOut",
+        "tenant acme, job acme-a/digits, pods p",
+        "pod acme-a/lethe-digits (p): Failed",
+        "reboot the node",
+        "by jo at 2029-01-01T00:00:00Z, ended GPULost: was looked at",
+        "PastUnknown True: nobody knows",
+    ):
+        assert words in output
+
+
 def test_an_unknown_node_is_named(server: ApiServer) -> None:
     result = run("enrol", "gpu-9")
 
