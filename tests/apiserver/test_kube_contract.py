@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lethe.adapters import kube as kinds
@@ -68,9 +69,12 @@ async def test_create_get_list(api: Any) -> None:
     assert await api.get(kinds.CONFIGMAP, "other", SPACE) is None
     assert await api.exists(kinds.CONFIGMAP, "thing", SPACE)
     assert not await api.exists(kinds.CONFIGMAP, "other", SPACE)
-    for selector, count in (("role=x", 1), ("role=y", 0), ("role in (x,y)", 1)):
+    for selector, count in (("role=x", 1), ("role=y", 0), ("role in (x,y)", 1), ("role in (x,y),!role", 0), ("!a", 1)):
         assert len(await api.list(kinds.CONFIGMAP, SPACE, labels=selector)) == count
     assert len(await api.list(kinds.CONFIGMAP, fields="metadata.name=thing")) == 1
+    raw = await api.list_raw(kinds.CONFIGMAP, SPACE, labels="role=x")
+    assert [msgspec.json.decode(item)["metadata"]["name"] for item in raw] == ["thing"]
+    assert await api.list_raw(kinds.CONFIGMAP, SPACE, labels="role=y") == []
 
 
 async def test_create_twice(api: Any) -> None:

@@ -209,7 +209,7 @@ def test_a_watch_that_is_open_and_tells_nothing_is_found_out(watching: Watching,
     """A probe of the process says that it lives; a probe of what it sees says that it is blind."""
     until(lambda: watching.wakeups.count > 0, what="the objects of the beginning to be told", seconds=SECONDS)
     watching.proxy.mute("tenants")
-    watching.probe.read(kinds.TENANT, [tenants("unseen")])
+    watching.probe.read(kinds.TENANT, int(tenants("unseen")["metadata"]["resourceVersion"]))
     assert watching.probe.blind() == []
     watching.probe.seconds += 1000
 

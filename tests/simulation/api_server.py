@@ -8,10 +8,13 @@ status subresources, finalizers, graceful deletion of pods, owner garbage collec
 
 import json
 import marshal
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import msgspec
 
 from lethe.adapters import kube
 from lethe.adapters.kube import Kind, Object
@@ -246,6 +249,9 @@ class FakeKube:
     async def list(self, kind: Kind, namespace: str = "", labels: str = "", fields: str = "") -> Any:
         return self._server.all(kind, namespace, labels, fields)
 
+    async def list_raw(self, kind: Kind, namespace: str = "", labels: str = "", fields: str = "") -> Any:
+        return [msgspec.Raw(msgspec.json.encode(item)) for item in self._server.all(kind, namespace, labels, fields)]
+
     async def create(self, kind: Kind, body: Object) -> Object:
         if kind == kube.EVENT:
             return self._server.create(kind, body)
@@ -303,12 +309,16 @@ def _phase(pod: Object) -> str:
 
 def _has_labels(item: Object, selector: str) -> bool:
     labels = item["metadata"].get("labels") or {}
-    if not selector:
-        return True
-    if " in (" in selector:
-        key, _, values = selector.partition(" in (")
+    return all(_holds(labels, term) for term in re.split(r",(?![^(]*\))", selector) if term)
+
+
+def _holds(labels: Object, term: str) -> bool:
+    if term.startswith("!"):
+        return term[1:] not in labels
+    if " in (" in term:
+        key, _, values = term.partition(" in (")
         return labels.get(key) in values.rstrip(")").split(",")
-    key, _, value = selector.partition("=")
+    key, _, value = term.partition("=")
     return bool(labels.get(key) == value)
 
 
@@ -323,7 +333,7 @@ def _has_fields(item: Object, selector: str) -> bool:
 
 
 def _apply(body: Object, operation: Object) -> None:
-    *parents, last = operation["path"].strip("/").split("/")
+    *parents, last = (part.replace("~1", "/") for part in operation["path"].strip("/").split("/"))
     place: Any = body
     for part in parents:
         place = place[part]

@@ -9,6 +9,7 @@ Objects are plain dicts as the server returns them; the layers above turn them i
    retried here.
 """
 
+import builtins
 import os
 from collections.abc import Mapping
 from copy import copy
@@ -93,6 +94,12 @@ _SELF_REVIEW: Final = Kind("authentication.k8s.io", "v1", "selfsubjectreviews", 
 _TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "tokenreviews", False, "TokenReview")
 
 
+class _Listed(msgspec.Struct):
+    """The answer to a list."""
+
+    items: list[msgspec.Raw] | None = None
+
+
 class Kube:
     """A connection to the API server. Use as an async context manager; `connect` makes one."""
 
@@ -148,14 +155,22 @@ class Kube:
 
     async def list(self, kind: Kind, namespace: str = "", labels: str = "", fields: str = "") -> Objects:
         """Return all objects of a kind, in one namespace or everywhere; a live read."""
-        query = {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
-        path = kind.path(namespace=namespace)
-        answer = _parse(path, *await self._call("GET", path, query=query))
-        items: Objects = answer.get("items") or []
+        items: Objects = [msgspec.json.decode(raw) for raw in await self.list_raw(kind, namespace, labels, fields)]
         for item in items:
             item.setdefault("apiVersion", kind.api_version)
             item.setdefault("kind", kind.kind)
         return items
+
+    async def list_raw(
+        self, kind: Kind, namespace: str = "", labels: str = "", fields: str = ""
+    ) -> builtins.list[msgspec.Raw]:
+        """Return the same objects as JSON: whoever decodes them one by one holds only what it needs of each."""
+        query = {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
+        path = kind.path(namespace=namespace)
+        status, body = await self._call("GET", path, query=query)
+        if status != 200:
+            raise _error(path, status, body)
+        return msgspec.json.decode(body, type=_Listed).items or []
 
     async def create(self, kind: Kind, body: Object) -> Object:
         """Create an object and return it as the server stored it; raise AlreadyExistsError."""

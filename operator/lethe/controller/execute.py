@@ -43,6 +43,9 @@ from lethe.specs.scrub import build_scrub_pod
 from lethe.specs.training import TrainingPodInput, build_training_pod
 
 _log = structlog.get_logger()
+_TRUE: Final = "true"
+_LABEL_RELEASED: Final = names.LABEL_RELEASED.replace("/", "~1")
+"""As a JSON pointer writes it."""
 
 
 class Executor:
@@ -117,8 +120,12 @@ class Executor:
         )
 
     async def _release_job(self, action: actions.ReleaseJob, snapshot: Snapshot) -> None:
-        left = [finalizer for finalizer in action.job.metadata.finalizers if finalizer != names.JOB_FINALIZER]
-        await self._set_finalizers(kube.JOB_CR, action.job.metadata, left)
+        metadata = action.job.metadata
+        left = [finalizer for finalizer in metadata.finalizers if finalizer != names.JOB_FINALIZER]
+        labels = {**metadata.labels, names.LABEL_RELEASED: _TRUE}
+        await self._set_finalizers(
+            kube.JOB_CR, metadata, left, {"op": "add", "path": "/metadata/labels", "value": labels}
+        )
 
     async def _create_training_pod(self, action: actions.CreateTrainingPod, snapshot: Snapshot) -> None:
         job = action.job
@@ -168,7 +175,10 @@ class Executor:
         )
 
     async def _release_pod(self, action: actions.ReleasePod, snapshot: Snapshot) -> None:
-        await self._patch_pod(action, [{"op": "replace", "path": "/metadata/finalizers", "value": action.finalizers}])
+        changes = [{"op": "replace", "path": "/metadata/finalizers", "value": action.finalizers}]
+        if action.forget:
+            changes.append({"op": "add", "path": f"/metadata/labels/{_LABEL_RELEASED}", "value": _TRUE})
+        await self._patch_pod(action, changes)
 
     async def _patch_pod(self, action: actions.PodAction, changes: list[Object]) -> None:
         tests = _tests(action.uid, action.resource_version)
@@ -291,10 +301,11 @@ class Executor:
         await self._api.patch(kind, metadata.name, metadata.namespace, patch, "status")
         await self._tell(kind, metadata, notes)
 
-    async def _set_finalizers(self, kind: Kind, metadata: Metadata, finalizers: list[str]) -> None:
+    async def _set_finalizers(self, kind: Kind, metadata: Metadata, finalizers: list[str], *changes: Object) -> None:
         patch = [
             *_tests(metadata.uid, metadata.resource_version),
             {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
+            *changes,
         ]
         await self._api.patch(kind, metadata.name, metadata.namespace, patch)
 

@@ -1,16 +1,18 @@
 """Reads of one cycle: from the API server to a Snapshot.
 
 1. All reads are live lists (`adapters.kube`), in the order that `decisions.snapshot` asks for: ledger, fence, pods, and
-   at last who is on each node that is being closed.
+   at last who is on each node that is being closed. Objects are decoded one by one: a list holds facts, not documents.
 2. An object that does not parse is left out and logged. A GPUNode that does not parse is remembered as such: nothing
    about its node is open.
 3. Secrets are asked for by name, and only whether they exist.
 4. A trial bind is tried only where the fence is closed and has settled.
+5. Jobs and training pods that are over and recorded carry the label `lethe.dev/released`; the server leaves them out.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -19,10 +21,19 @@ from lethe.adapters import kube
 from lethe.adapters.clock import Clock
 from lethe.adapters.kube import Kind, Kube, Object
 from lethe.controller.facts import is_occupant, parse_grant, parse_grant_role, parse_namespace, parse_node, parse_pod
+from lethe.controller.selectors import WATCHED
 from lethe.crypto.derive import random_bytes
 from lethe.decisions.admission import is_waiting
 from lethe.decisions.fence import is_closed
-from lethe.decisions.snapshot import IssuedReceipt, Key, NamespaceFacts, PodFacts, ScrubResult, Snapshot
+from lethe.decisions.snapshot import (
+    IssuedReceipt,
+    Key,
+    NamespaceFacts,
+    NodeFacts,
+    PodFacts,
+    ScrubResult,
+    Snapshot,
+)
 from lethe.decisions.validation import secret_names
 from lethe.formats.quantity import seconds_between
 from lethe.formats.receipt import envelope_sha256, parse_report, parse_summary, verify_receipt
@@ -33,6 +44,7 @@ from lethe.model.phases import NodePhase
 from lethe.model.resources import (
     EncryptedDataset,
     GPUNode,
+    Metadata,
     ScrubReceipt,
     SecureTrainingJob,
     Tenant,
@@ -41,7 +53,9 @@ from lethe.model.resources import (
 from lethe.specs.fence import RBAC_COPY, parse_debug_pods, parse_open_nodes
 
 _log = structlog.get_logger()
-_T = TypeVar("_T", SecureTrainingJob, EncryptedDataset, TenantKey, Tenant, GPUNode)
+_T = TypeVar("_T")
+_Own = TypeVar("_Own", SecureTrainingJob, EncryptedDataset, TenantKey)
+_Parser = Callable[[msgspec.Raw], _T | None]
 
 _SLOW_KEYFETCH_SECONDS = 3
 _LEAVING = (NodePhase.DIRTY, NodePhase.SCRUBBING, NodePhase.DRAINING, NodePhase.QUARANTINED)
@@ -60,9 +74,9 @@ class Observer:
         clock: Clock,
         config: OperatorConfig,
         receipt_keys: dict[str, bytes],
-        note_read: Callable[[Kind, list[Object]], None],
+        note_read: Callable[[Kind, int], None],
     ) -> None:
-        """`note_read` is told what the lists of watched kinds have shown."""
+        """`note_read` is told the newest version that a list of a watched kind has shown."""
         self._api = api
         self._note_read = note_read
         self._clock = clock
@@ -72,54 +86,54 @@ class Observer:
     async def observe(self) -> Snapshot:
         """Return the world as it is now."""
         api = self._api
-        raw_jobs, raw_nodes = await asyncio.gather(api.list(kube.JOB_CR), api.list(kube.GPU_NODE))
+        unreadable: list[str] = []
+        jobs, gpu_nodes = await asyncio.gather(
+            self._read(kube.JOB_CR, _parser(SecureTrainingJob)),
+            self._read(kube.GPU_NODE, _parser(GPUNode, unreadable)),
+        )
         datasets, tenant_keys, tenants, nodes, namespaces, accounts, bindings, roles = await asyncio.gather(
-            api.list(kube.DATASET),
-            api.list(kube.TENANT_KEY),
-            api.list(kube.TENANT),
-            api.list(kube.NODE),
-            api.list(kube.NAMESPACE),
-            api.list(kube.SERVICEACCOUNT, fields=f"metadata.name={names.JOB_ACCOUNT}"),
-            *(api.list(kind, labels=RBAC_COPY) for kind in (kube.ROLEBINDING, kube.ROLE)),
+            self._read(kube.DATASET, _parser(EncryptedDataset)),
+            self._read(kube.TENANT_KEY, _parser(TenantKey)),
+            self._read(kube.TENANT, _parser(Tenant)),
+            self._read(kube.NODE, partial(_node, label=self._config.gpu_node_label)),
+            self._read(kube.NAMESPACE, msgspec.json.decode),
+            self._read(kube.SERVICEACCOUNT, _namespace_of, fields=f"metadata.name={names.JOB_ACCOUNT}"),
+            self._read(kube.ROLEBINDING, msgspec.json.decode),
+            self._read(kube.ROLE, msgspec.json.decode, labels=RBAC_COPY),
         )
         open_role, open_binding = await asyncio.gather(
             *(api.get(kind, names.OPEN_NODES_ACCOUNT, names.OPEN_NAMESPACE) for kind in (kube.ROLE, kube.ROLEBINDING))
         )
-        pods = await api.list(kube.POD, labels=f"{names.LABEL_ROLE} in ({names.ROLE_TRAIN},{names.ROLE_SCRUB})")
-        for kind, objects in (
-            (kube.JOB_CR, raw_jobs),
-            (kube.GPU_NODE, raw_nodes),
-            (kube.DATASET, datasets),
-            (kube.TENANT_KEY, tenant_keys),
-            (kube.TENANT, tenants),
-            (kube.NODE, nodes),
-            (kube.ROLEBINDING, bindings),
-            (kube.POD, pods),
-        ):
-            self._note_read(kind, objects)
-        gpu_nodes = {node.metadata.name: node for node in _typed(raw_nodes, GPUNode)}
+        pods = await self._read(kube.POD, _pod)
         snapshot = Snapshot(
             now=self._clock.now(),
             config=self._config,
-            jobs=_keyed(_typed(raw_jobs, SecureTrainingJob)),
-            gpu_nodes=gpu_nodes,
-            unreadable_gpu_nodes=frozenset(
-                node["metadata"]["name"] for node in raw_nodes if node["metadata"]["name"] not in gpu_nodes
-            ),
-            nodes={node["metadata"]["name"]: parse_node(node, self._config.gpu_node_label) for node in nodes},
-            pods={pod["metadata"]["uid"]: parse_pod(pod) for pod in pods if _is_ours(pod)},
-            tenants={tenant.metadata.name: tenant for tenant in _typed(tenants, Tenant)},
-            datasets=_keyed(_typed(datasets, EncryptedDataset)),
-            tenant_keys=_keyed(_typed(tenant_keys, TenantKey)),
-            namespaces=_namespaces(namespaces, accounts),
+            jobs=_keyed(jobs),
+            gpu_nodes={node.metadata.name: node for node in gpu_nodes},
+            unreadable_gpu_nodes=frozenset(unreadable),
+            nodes={node.name: node for node in nodes},
+            pods={pod.uid: pod for pod in pods},
+            tenants={tenant.metadata.name: tenant for tenant in tenants},
+            datasets=_keyed(datasets),
+            tenant_keys=_keyed(tenant_keys),
+            namespaces=_namespaces(namespaces, frozenset(accounts)),
             grants=tuple(parse_grant(binding) for binding in bindings if _is_grant(binding)),
             debug=_debug_pods(roles, bindings),
             grant_roles=tuple(parse_grant_role(role) for role in roles if _is_grant(role)),
             open_nodes=parse_open_nodes(open_role) if open_role is not None and open_binding is not None else None,
             open_nodes_version=open_role["metadata"]["resourceVersion"] if open_role is not None else "",
-            new_nonces={name: random_bytes(32).hex() for name in gpu_nodes},
+            new_nonces={
+                node.metadata.name: random_bytes(32).hex() for node in gpu_nodes if node.status.phase == NodePhase.DIRTY
+            },
         )
         return await self._look_closer(snapshot)
+
+    async def _read(self, kind: Kind, parse: _Parser[_T], labels: str = "", fields: str = "") -> list[_T]:
+        """Return what `parse` makes of each object; None leaves one out. Of a watched kind, read what is watched."""
+        objects = await self._api.list_raw(kind, labels=WATCHED.get(kind, labels), fields=fields)
+        self._note_read(kind, max(map(_version, objects), default=0))
+        parsed = (parse(raw) for raw in objects)
+        return [item for item in parsed if item is not None]
 
     async def _look_closer(self, snapshot: Snapshot) -> Snapshot:
         """Add what is read only for those who need it; who is on a node comes last."""
@@ -138,14 +152,14 @@ class Observer:
             missing_secrets=missing,
             scrubs=scrubs,
             receipts=receipts,
-            earlier_receipts=earlier,
             keyfetch_words=words,
+            earlier_receipts=earlier,
             closed_nodes=closed,
             occupants=dict(zip(leaving, occupants, strict=True)),
         )
 
     async def _occupants(self, node: str) -> tuple[str, ...]:
-        pods = await self._api.list(kube.POD, fields=f"spec.nodeName={node}")
+        pods = await self._read(kube.POD, msgspec.json.decode, fields=f"spec.nodeName={node}")
         return tuple(
             f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
             for pod in pods
@@ -153,22 +167,24 @@ class Observer:
         )
 
     async def _closed_nodes(self, snapshot: Snapshot) -> frozenset[str]:
-        closed = set()
-        for name, node in snapshot.gpu_nodes.items():
-            status = node.status
-            if status.phase not in _CLOSING or status.closed_at is None or not is_closed(snapshot, name):
-                continue
-            if seconds_between(status.closed_at, snapshot.now) < self._config.settle_seconds:
-                continue
-            namespace, pod, uid = _trial(snapshot, node)
-            try:
-                refusal = await self._api.bind_dry_run(namespace, pod, uid, name)
-            except UnavailableError as error:
-                _log.warning("an API server does not say whether a node is closed", node=name, error=str(error))
-                continue
-            if refusal is not None:
-                closed.add(name)
-        return frozenset(closed)
+        wanted = [
+            name
+            for name, node in snapshot.gpu_nodes.items()
+            if node.status.phase in _CLOSING
+            and node.status.closed_at is not None
+            and is_closed(snapshot, name)
+            and seconds_between(node.status.closed_at, snapshot.now) >= self._config.settle_seconds
+        ]
+        refused = await asyncio.gather(*(self._is_refused(snapshot, name) for name in wanted))
+        return frozenset(name for name, is_refused in zip(wanted, refused, strict=True) if is_refused)
+
+    async def _is_refused(self, snapshot: Snapshot, node: str) -> bool:
+        """Say whether every API server refuses a trial bind to a node."""
+        try:
+            return await self._api.bind_dry_run(*_trial(snapshot, snapshot.gpu_nodes[node]), node) is not None
+        except UnavailableError as error:
+            _log.warning("an API server does not say whether a node is closed", node=node, error=str(error))
+            return False
 
     async def _missing_secrets(self, snapshot: Snapshot) -> frozenset[Key]:
         wanted: set[Key] = set()
@@ -189,7 +205,8 @@ class Observer:
             if node.status.phase == NodePhase.SCRUBBING and node.status.scrub is not None
         }
         ended = [pod for uid, pod in snapshot.pods.items() if uid in wanted and pod.has_ended]
-        return {pod.uid: await self._scrub_result(pod) for pod in ended}
+        results = await asyncio.gather(*(self._scrub_result(pod) for pod in ended))
+        return {pod.uid: result for pod, result in zip(ended, results, strict=True)}
 
     async def _scrub_result(self, pod: PodFacts) -> ScrubResult:
         container = pod.containers.get(names.CONTAINER_SCRUB)
@@ -208,15 +225,15 @@ class Observer:
         return ScrubResult(report=report, report_sha256=digest, summary=summary, error="; ".join(errors))
 
     async def _receipts(self, snapshot: Snapshot) -> dict[str, IssuedReceipt]:
-        receipts = {}
-        for name, node in snapshot.gpu_nodes.items():
-            if node.status.phase != NodePhase.SCRUBBING:
-                continue
-            raw = await self._api.get(kube.RECEIPT, names.receipt(name, node.status.epoch))
-            if raw is None:
-                continue
-            receipts[name] = self._verified(raw)
-        return receipts
+        scrubbing = {
+            name: node.status.epoch
+            for name, node in snapshot.gpu_nodes.items()
+            if node.status.phase == NodePhase.SCRUBBING
+        }
+        found = await asyncio.gather(
+            *(self._api.get(kube.RECEIPT, names.receipt(name, epoch)) for name, epoch in scrubbing.items())
+        )
+        return {name: self._verified(raw) for name, raw in zip(scrubbing, found, strict=True) if raw is not None}
 
     async def _earlier_receipts(self, snapshot: Snapshot) -> dict[str, IssuedReceipt]:
         """Return the newest receipt of each node whose ledger knows of none: the earlier ledger was deleted."""
@@ -267,45 +284,57 @@ class Observer:
         return words
 
 
-def _typed(objects: list[Object], kind: type[_T]) -> list[_T]:
-    parsed = []
-    for item in objects:
+class _Named(msgspec.Struct):
+    metadata: Metadata
+
+
+_NAMED: Final = msgspec.json.Decoder(_Named)
+
+
+def _parser(kind: type[_T], unreadable: list[str] | None = None) -> _Parser[_T]:
+    """Return what decodes objects of ours; the name of one that does not parse goes to `unreadable`."""
+    decoder = msgspec.json.Decoder(kind)
+
+    def parse(raw: msgspec.Raw) -> _T | None:
         try:
-            parsed.append(msgspec.convert(item, kind))
+            return decoder.decode(raw)
         except msgspec.ValidationError as error:
-            metadata = item.get("metadata") or {}
+            metadata = _NAMED.decode(raw).metadata
+            if unreadable is not None:
+                unreadable.append(metadata.name)
             _log.error(
                 "an object does not parse and is left alone",
                 kind=kind.__name__,
-                namespace=metadata.get("namespace", ""),
-                name=metadata.get("name", ""),
+                namespace=metadata.namespace,
+                name=metadata.name,
                 error=str(error),
             )
-    return parsed
+            return None
+
+    return parse
 
 
-def _keyed(objects: list[_T]) -> dict[Key, _T]:
-    return {(item.metadata.namespace, item.metadata.name): item for item in objects}
+def _node(raw: msgspec.Raw, label: str) -> NodeFacts:
+    return parse_node(msgspec.json.decode(raw), label)
 
 
-def _namespaces(namespaces: list[Object], accounts: list[Object]) -> dict[str, NamespaceFacts]:
-    with_account = {account["metadata"]["namespace"] for account in accounts}
-    return {
-        item["metadata"]["name"]: parse_namespace(item, has_job_account=item["metadata"]["name"] in with_account)
-        for item in namespaces
-    }
+def _pod(raw: msgspec.Raw) -> PodFacts | None:
+    """Return the facts of a pod that has our name too: labels alone may be anybody's where the policies are not."""
+    pod = msgspec.json.decode(raw)
+    name, namespace, labels = pod["metadata"]["name"], pod["metadata"]["namespace"], pod["metadata"]["labels"]
+    if labels[names.LABEL_ROLE] == names.ROLE_SCRUB:
+        is_ours = namespace == names.SYSTEM_NAMESPACE and name.startswith(names.SCRUB_POD_PREFIX)
+    else:
+        is_ours = name.startswith(names.POD_PREFIX) and labels.get(names.LABEL_JOB_UID)
+    return parse_pod(pod) if is_ours else None
 
 
-def _is_ours(pod: Object) -> bool:
-    """Say whether a pod with our label has our name too: labels alone may be anybody's where the policies are not."""
-    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-    if pod["metadata"]["labels"][names.LABEL_ROLE] == names.ROLE_SCRUB:
-        return bool(namespace == names.SYSTEM_NAMESPACE and name.startswith(names.SCRUB_POD_PREFIX))
-    return bool(name.startswith(names.POD_PREFIX) and pod["metadata"]["labels"].get(names.LABEL_JOB_UID))
+def _version(raw: msgspec.Raw) -> int:
+    return int(_NAMED.decode(raw).metadata.resource_version)
 
 
-def _is_grant(binding: Object) -> bool:
-    return bool(binding["metadata"]["labels"].get(names.LABEL_NODE))
+def _is_grant(item: Object) -> bool:
+    return bool(item["metadata"]["labels"].get(names.LABEL_NODE))
 
 
 def _debug_pods(roles: list[Object], bindings: list[Object]) -> dict[str, frozenset[str]]:
@@ -319,6 +348,21 @@ def _debug_pods(roles: list[Object], bindings: list[Object]) -> dict[str, frozen
     return {
         namespace: lists[namespace] if namespace in lists and namespace in bound else frozenset()
         for namespace in bound | lists.keys()
+    }
+
+
+def _namespace_of(raw: msgspec.Raw) -> str:
+    return _NAMED.decode(raw).metadata.namespace
+
+
+def _keyed(objects: Iterable[_Own]) -> dict[Key, _Own]:
+    return {(item.metadata.namespace, item.metadata.name): item for item in objects}
+
+
+def _namespaces(namespaces: list[Object], with_account: frozenset[str]) -> dict[str, NamespaceFacts]:
+    return {
+        item["metadata"]["name"]: parse_namespace(item, has_job_account=item["metadata"]["name"] in with_account)
+        for item in namespaces
     }
 
 

@@ -1,7 +1,7 @@
 """Kopf as a watching shell: every event of a kind that matters asks for a cycle, and nothing else happens here.
 
 1. Handlers are `on.event` only: Kopf writes nothing, neither finalizers nor annotations nor its own events.
-2. Pods and RoleBindings are selected by label on the server.
+2. What is watched is selected by label on the server (controller.selectors).
 3. A watch that goes silent is reopened by Kopf, after 70 s without even a bookmark. What it missed, the resync finds.
 4. A watch that is open and tells nothing is found by comparing it with what the cycles read (WatchProbe). An error that
    Kopf does not survive ends the process.
@@ -15,23 +15,12 @@ from typing import Any, Final
 
 import kopf
 
-from lethe.adapters import kube
-from lethe.adapters.kube import Kind, Object
+from lethe.adapters.kube import Kind
 from lethe.adapters.metrics import OperatorMetrics
 from lethe.controller.queue import Wakeups
-from lethe.model.names import LABEL_ROLE, OPERATOR_ACCOUNT, ROLE_SCRUB, ROLE_TRAIN
-from lethe.specs.fence import RBAC_COPY
+from lethe.controller.selectors import WATCHED
+from lethe.model.names import OPERATOR_ACCOUNT
 
-_KINDS: Final[dict[Kind, str | None]] = {
-    kube.JOB_CR: None,
-    kube.DATASET: None,
-    kube.TENANT: None,
-    kube.TENANT_KEY: None,
-    kube.GPU_NODE: None,
-    kube.NODE: None,
-    kube.POD: f"{LABEL_ROLE} in ({ROLE_TRAIN},{ROLE_SCRUB})",
-    kube.ROLEBINDING: RBAC_COPY,
-}
 _GRACE_SECONDS: Final = 90.0
 """Longer than Kopf takes to reopen a silent watch."""
 
@@ -51,9 +40,10 @@ class WatchProbe:
         """Note an event of a watch."""
         self._told[kind] = max(int(version), self._told.get(kind, 0))
 
-    def read(self, kind: Kind, objects: list[Object]) -> None:
-        """Note what a live list has shown."""
-        newest = max((int(item["metadata"]["resourceVersion"]) for item in objects), default=0)
+    def read(self, kind: Kind, newest: int) -> None:
+        """Note the newest version that a live list has shown; lists of kinds that nobody watches are none of this."""
+        if kind not in WATCHED:
+            return
         version, since = self._owed.get(kind, (0, 0.0))
         if version <= self._told.get(kind, 0):
             version, since = newest, self._time()
@@ -81,8 +71,8 @@ async def watch(wakeups: Wakeups, metrics: OperatorMetrics, probe: WatchProbe, s
     for logger in ("kopf.objects", "kopf.activities"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     kopf.on.login(registry=registry)(kopf.login_via_client)
-    for kind, selector in _KINDS.items():
-        if selector is not None:
+    for kind, selector in WATCHED.items():
+        if selector:
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = selector
         _register(registry, kind, wakeups, metrics, probe)
     # Kopf would make an identity for its peering from the user's name, which a container's numeric user does not have.

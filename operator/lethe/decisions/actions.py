@@ -102,6 +102,8 @@ class ReleasePod(PodAction, frozen=True, kw_only=True):
 
     finalizers: list[str]
     """Those that stay."""
+    forget: bool
+    """Label it as released: it is not read again."""
 
 
 # ---- nodes

@@ -11,6 +11,7 @@
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import msgspec
 
@@ -38,7 +39,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-class Admission(msgspec.Struct, frozen=True, kw_only=True):
+class Admission(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The outcome of one cycle."""
 
     nodes: dict[Key, str]
@@ -49,7 +50,40 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
 
     def takes(self, node: str) -> bool:
         """Say whether some job gets this node in this cycle."""
-        return node in self.nodes.values()
+        return node in self._taken
+
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        return frozenset(self.nodes.values())
+
+
+class _Fleet:
+    """The nodes under custody, sorted and sieved once for all who wait: most nodes are busy, and most jobs wait."""
+
+    def __init__(self, snapshot: Snapshot, taken: set[str]) -> None:
+        self.taken = taken
+        self._managed = {name: node for name, node in sorted(snapshot.gpu_nodes.items()) if node.spec.managed}
+        self._large: dict[int, list[GPUNode]] = {}
+        self.idle = [
+            (node, facts)
+            for name, node in self._managed.items()
+            if name not in taken
+            and (facts := snapshot.nodes.get(name)) is not None
+            and _is_sound(node, facts)
+            and (node.status.phase == NodePhase.FREE or is_idle(snapshot, node))
+        ]
+
+    def take(self, name: str) -> None:
+        """Keep a node from all who come later."""
+        self.taken.add(name)
+        self.idle = [(node, facts) for node, facts in self.idle if node.metadata.name != name]
+
+    def large(self, gpus: int) -> list[GPUNode]:
+        """Return the nodes with at least this many GPUs, or all if there is none."""
+        if gpus not in self._large:
+            nodes = list(self._managed.values())
+            self._large[gpus] = [node for node in nodes if node.status.gpu_count >= gpus] or nodes
+        return self._large[gpus]
 
 
 def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Admission:
@@ -63,7 +97,7 @@ def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Ad
             job.metadata.name,
         ),
     )
-    taken = reserved_nodes(snapshot)
+    fleet = _Fleet(snapshot, reserved_nodes(snapshot))
     used = _gpus_in_use(snapshot)
     nodes: dict[Key, str] = {}
     waiting: dict[Key, Waiting] = {}
@@ -80,14 +114,14 @@ def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Ad
                 message=f"{wanted} GPUs are wanted, the tenant uses {in_use} of its quota of {quota}",
             )
             continue
-        node = _choose(snapshot, job, accepted[key], taken)
+        node = _choose(snapshot, job, accepted[key], fleet)
         if node is None:
-            waiting[key] = _explain(snapshot, job, tenant, taken)
+            waiting[key] = _explain(snapshot, job, tenant, fleet)
             if accepted[key].needs_fresh_scrub(snapshot):
                 want_scrub.add(tenant.metadata.name)
             continue
         nodes[key] = node
-        taken.add(node)
+        fleet.take(node)
         used[tenant.metadata.name] = in_use + wanted
     total = len(waiting)
     return Admission(
@@ -133,58 +167,57 @@ def _gpus_in_use(snapshot: Snapshot) -> dict[str, int]:
     return used
 
 
-def _choose(snapshot: Snapshot, job: SecureTrainingJob, accepted: Accepted, taken: set[str]) -> str | None:
+def _choose(snapshot: Snapshot, job: SecureTrainingJob, accepted: Accepted, fleet: _Fleet) -> str | None:
     candidates: list[tuple[int, int, str]] = []
-    for name, node in snapshot.gpu_nodes.items():
-        facts = snapshot.nodes.get(name)
-        if name in taken or facts is None or not _is_usable(job, node, facts):
+    for node, facts in fleet.idle:
+        if not _fits(job, node, facts):
             continue
         if node.status.phase == NodePhase.FREE:
-            candidates.append((1, node.status.gpu_count, name))
+            candidates.append((1, node.status.gpu_count, node.metadata.name))
         elif _is_reusable(snapshot, node, accepted):
-            candidates.append((0, node.status.gpu_count, name))
+            candidates.append((0, node.status.gpu_count, node.metadata.name))
     return min(candidates)[2] if candidates else None
 
 
-def _is_usable(job: SecureTrainingJob, node: GPUNode, facts: NodeFacts) -> bool:
-    selector = (job.spec.template.get("spec") or {}).get("nodeSelector") or {}
+def _is_sound(node: GPUNode, facts: NodeFacts) -> bool:
+    """Say whether a node may be given to anybody."""
     return (
-        node.spec.managed
+        node.metadata.deletion_timestamp is None
         and not node.spec.drain
-        and node.metadata.deletion_timestamp is None
         and facts.is_ready
         and not facts.is_cordoned
         and facts.is_as_scrubbed(node.status)
-        and node.status.gpu_count >= job.spec.gpus_per_replica
-        and all(facts.labels.get(key) == value for key, value in selector.items())
+    )
+
+
+def _fits(job: SecureTrainingJob, node: GPUNode, facts: NodeFacts) -> bool:
+    selector = (job.spec.template.get("spec") or {}).get("nodeSelector") or {}
+    return node.status.gpu_count >= job.spec.gpus_per_replica and all(
+        facts.labels.get(key) == value for key, value in selector.items()
     )
 
 
 def _is_reusable(snapshot: Snapshot, node: GPUNode, accepted: Accepted) -> bool:
+    """Say whether an idle node of the same tenant may go on without a scrub."""
     holder = node.status.holder
     return (
-        node.status.phase == NodePhase.ASSIGNED
-        and holder is not None
+        holder is not None
         and holder.tenant == accepted.tenant.metadata.name
         and accepted.tenant.spec.isolation == "tenant"
         and not accepted.needs_fresh_scrub(snapshot)
-        and is_idle(snapshot, node)
     )
 
 
-def _explain(snapshot: Snapshot, job: SecureTrainingJob, tenant: Tenant, taken: set[str]) -> Waiting:
-    managed = {name: node for name, node in sorted(snapshot.gpu_nodes.items()) if node.spec.managed}
-    if not managed:
+def _explain(snapshot: Snapshot, job: SecureTrainingJob, tenant: Tenant, fleet: _Fleet) -> Waiting:
+    nodes = fleet.large(job.spec.gpus_per_replica)
+    if not nodes:
         return Waiting(
             reason=reasons.NO_GPU_NODE,
             message="no GPU node is under Lethe's custody; the provider enrols one with `lethe node enrol NODE`",
         )
-    large = {
-        name: node for name, node in managed.items() if node.status.gpu_count >= job.spec.gpus_per_replica
-    } or managed
-    parts = [f"{name} {_state(snapshot, node, tenant, taken)}" for name, node in list(large.items())[:_NAMED_NODES]]
-    if len(large) > _NAMED_NODES:
-        parts.append(f"and {len(large) - _NAMED_NODES} more")
+    parts = [f"{node.metadata.name} {_state(snapshot, node, tenant, fleet.taken)}" for node in nodes[:_NAMED_NODES]]
+    if len(nodes) > _NAMED_NODES:
+        parts.append(f"and {len(nodes) - _NAMED_NODES} more")
     return Waiting(reason=reasons.WAITING_FOR_NODE, message=f"waits for a GPU node: {', '.join(parts)}")
 
 

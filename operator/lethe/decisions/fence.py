@@ -19,22 +19,22 @@ _ROUNDING = 1.0
 
 def is_closed(snapshot: Snapshot, node: str) -> bool:
     """Say whether nothing lets anybody on this node, as read in this cycle."""
-    return node not in (snapshot.open_nodes or ()) and all(grant.node != node for grant in snapshot.grants)
+    return node not in (snapshot.open_nodes or ()) and not snapshot.grants_of(node)
 
 
 def copy_to_fence(case: NodeCase) -> None:
     """Ask for what makes the RBAC copy equal to the ledger, unless this cycle changes the holder."""
     holder = case.old.holder if case.old.phase == NodePhase.ASSIGNED else None
-    for grant in case.snapshot.grants:
-        if grant.node == case.name and (holder is None or grant.namespace != holder.namespace):
+    for grant in case.snapshot.grants_of(case.name):
+        if holder is None or grant.namespace != holder.namespace:
             case.actions.append(CloseGrant(node=case.name, namespace=grant.namespace))
     roles = [role for role in case.snapshot.grant_roles if role.node == case.name]
-    if case.old.phase == NodePhase.UNMANAGED and all(grant.node != case.name for grant in case.snapshot.grants):
+    if case.old.phase == NodePhase.UNMANAGED and not case.snapshot.grants_of(case.name):
         case.actions += [RemoveGrantRole(node=case.name, namespace=role.namespace) for role in roles]
     if holder is None or case.status.phase != NodePhase.ASSIGNED or case.status.holder != holder:
         return
     current = next(
-        (grant for grant in case.snapshot.grants if (grant.node, grant.namespace) == (case.name, holder.namespace)),
+        (grant for grant in case.snapshot.grants_of(case.name) if grant.namespace == holder.namespace),
         None,
     )
     if current is None or sorted(current.pod_uids) != sorted(holder.pod_uids):

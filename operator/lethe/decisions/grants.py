@@ -13,7 +13,7 @@ from lethe.decisions.ledger import NodeCase
 from lethe.decisions.proof import is_idle
 from lethe.formats.quantity import parse_duration, parse_time, seconds_between
 from lethe.model import names, reasons
-from lethe.model.phases import JobPhase, NodePhase
+from lethe.model.phases import NodePhase
 from lethe.model.resources import Condition, Holder, PastHolder, SecureTrainingJob, Tenant
 
 _IDLE: Final = "Idle"
@@ -41,8 +41,8 @@ def next_holder(case: NodeCase) -> Holder | None:
     facts, spec = case.facts, case.node.spec
     if facts is None or not facts.is_as_scrubbed(case.old) or not facts.is_ready or spec.drain or not spec.managed:
         return None
-    for job in case.snapshot.jobs.values():
-        if not _wants(job, case.name):
+    for job in case.snapshot.admitted_to(case.name):
+        if not _wants(job):
             continue
         name = names.training_pod(job.metadata.name, names.JobUid(job.metadata.uid), job.status.attempt, 0)
         for pod in case.snapshot.pods_of(job):
@@ -105,21 +105,16 @@ def not_idle(case: NodeCase) -> list[Condition]:
     return [condition for condition in case.old.conditions if condition.type != _IDLE]
 
 
-def _wants(job: SecureTrainingJob, node: str) -> bool:
-    return (
-        job.status.phase == JobPhase.ADMITTED
-        and job.status.node == node
-        and not job.spec.suspend
-        and job.metadata.deletion_timestamp is None
-    )
+def _wants(job: SecureTrainingJob) -> bool:
+    return not job.spec.suspend and job.metadata.deletion_timestamp is None
 
 
 def _is_promised(case: NodeCase) -> bool:
     """Say whether a job was admitted to this node, in this cycle or before, and has not taken it yet."""
     holder = case.old.holder
     return case.admission.takes(case.name) or any(
-        _wants(job, case.name) and (holder is None or job.metadata.uid != holder.job_uid)
-        for job in case.snapshot.jobs.values()
+        _wants(job) and (holder is None or job.metadata.uid != holder.job_uid)
+        for job in case.snapshot.admitted_to(case.name)
     )
 
 

@@ -319,8 +319,8 @@ def _follow(case: _Case, known: JobPod, pod: PodFacts | None, node: GPUNode | No
 
 def _lift(case: _Case, pod: PodFacts, node: GPUNode | None) -> None:
     granted = any(
-        grant.node == case.old.node and grant.namespace == pod.namespace and pod.uid in grant.pod_uids
-        for grant in case.snapshot.grants
+        grant.namespace == pod.namespace and pod.uid in grant.pod_uids
+        for grant in case.snapshot.grants_of(case.old.node)
     )
     if node is None or not _holds(node, pod):
         _fail(case, reasons.POD_LOST, f"node {case.old.node} was taken away before pod {pod.name} started")

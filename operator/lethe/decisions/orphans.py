@@ -2,7 +2,8 @@
 
 1. A training pod that is bound to a node that does not name it as its holder is deleted.
 2. A pod's finalizer goes when its end is proved, no ledger names it, and its job needs nothing more from it. What an
-   override left without proof goes after the verified scrub that followed.
+   override left without proof goes after the verified scrub that followed. A training pod is then labelled as released,
+   which keeps it out of all later Snapshots: its object is its job's.
 3. Pods whose ledger may be one that cannot be read are left alone.
 4. The scrub pod of an earlier epoch is deleted; the last one stays for whoever wants to read its log.
 """
@@ -24,10 +25,14 @@ def decide_orphans(snapshot: Snapshot) -> list[Action]:
         if node.status.holder is not None
         for uid in node.status.holder.pod_uids
     }
+    scrubs = [(node.status.phase, node.status.scrub) for node in snapshot.gpu_nodes.values()]
+    current = {scrub.pod_name for phase, scrub in scrubs if scrub is not None and phase == NodePhase.SCRUBBING}
+    latest = {scrub.pod_uid for _, scrub in scrubs if scrub is not None}
     actions: list[Action] = []
     for pod in snapshot.pods.values():
         if pod.role == ROLE_SCRUB:
-            actions += _scrub_pod(snapshot, pod)
+            if pod.name not in current:
+                actions += _old_scrub_pod(pod, is_latest=pod.uid in latest)
         elif not _may_be_unreadable(snapshot, pod):
             actions += _training_pod(snapshot, pod, holders.get(pod.uid))
     return actions
@@ -64,17 +69,10 @@ def _is_over(snapshot: Snapshot, pod: PodFacts) -> bool:
     return bool(pod.node) and is_scrubbed_since(snapshot, pod.node)
 
 
-def _scrub_pod(snapshot: Snapshot, pod: PodFacts) -> list[Action]:
+def _old_scrub_pod(pod: PodFacts, *, is_latest: bool) -> list[Action]:
+    """Decide about a scrub pod of which no ledger waits for the report."""
     actions: list[Action] = []
-    states = [node.status for node in snapshot.gpu_nodes.values()]
-    current = any(
-        status.phase == NodePhase.SCRUBBING and status.scrub is not None and status.scrub.pod_name == pod.name
-        for status in states
-    )
-    if current:
-        return actions
-    latest = any(status.scrub is not None and status.scrub.pod_uid == pod.uid for status in states)
-    if not pod.deleting and (not pod.has_ended or not latest):
+    if not pod.deleting and (not pod.has_ended or not is_latest):
         actions.append(_delete(pod))
     if pod.is_guarded and (pod.has_ended or pod.deleting):
         actions.append(_release(pod))
@@ -92,4 +90,5 @@ def _release(pod: PodFacts) -> ReleasePod:
         uid=pod.uid,
         resource_version=pod.resource_version,
         finalizers=[finalizer for finalizer in pod.finalizers if finalizer != POD_FINALIZER],
+        forget=pod.role != ROLE_SCRUB,
     )

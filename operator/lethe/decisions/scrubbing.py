@@ -46,7 +46,7 @@ def decide_scrub(case: NodeCase) -> None:
     if scrub is None:
         _quarantine(case, reasons.SCRUB_POD_LOST, "the ledger names no scrub")
         return
-    pod = _scrub_pod(case, scrub)
+    pod = case.snapshot.scrub_pod(scrub.pod_name)
     if not scrub.pod_uid:
         if pod is None:
             case.actions.append(
@@ -194,17 +194,6 @@ def _state(pod: PodFacts | None) -> str:
         return "its object is gone"
     collected = ", says the pod garbage collector, no kubelet" if pod.collected else ""
     return f"{pod.phase}{collected} on node {pod.node}" if pod.node else f"{pod.phase}, not scheduled"
-
-
-def _scrub_pod(case: NodeCase, scrub: ScrubState) -> PodFacts | None:
-    return next(
-        (
-            pod
-            for pod in case.snapshot.pods.values()
-            if pod.role == names.ROLE_SCRUB and pod.namespace == names.SYSTEM_NAMESPACE and pod.name == scrub.pod_name
-        ),
-        None,
-    )
 
 
 def _hint(pod: PodFacts) -> str:

@@ -4,16 +4,21 @@
 2. The ledger (jobs and GPUNodes) is read first and the pods after it. Who is on a node (`occupants`) is read last, by a
    live list for each node: what was closed in the ledger can only have become emptier.
 3. Facts are small copies of the fields that decisions use; `resource_version` is what a write compares with.
+4. Jobs and training pods with the label `lethe.dev/released` are not in it: nothing is decided about them any more.
+5. Who looks something up for every job or node uses an index, made on first use: a cycle over thousands stays linear.
 """
 
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Literal
+from functools import cached_property
+from typing import Literal, TypeVar
 
 import msgspec
 
 from lethe.model.config import OperatorConfig
-from lethe.model.names import GATE, POD_FINALIZER
-from lethe.model.phases import NodePhase
+from lethe.model.names import GATE, POD_FINALIZER, ROLE_SCRUB, SYSTEM_NAMESPACE
+from lethe.model.phases import JobPhase, NodePhase
 from lethe.model.resources import (
     Criticality,
     EncryptedDataset,
@@ -24,6 +29,8 @@ from lethe.model.resources import (
     TenantKey,
 )
 from lethe.model.scrub import ScrubReport, ScrubSummary
+
+_T = TypeVar("_T")
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -175,7 +182,7 @@ class IssuedReceipt(Facts, frozen=True, kw_only=True):
     epoch: int
 
 
-class Snapshot(Facts, frozen=True, kw_only=True):
+class Snapshot(Facts, frozen=True, kw_only=True, dict=True):
     """The world at one moment."""
 
     now: datetime
@@ -217,30 +224,96 @@ class Snapshot(Facts, frozen=True, kw_only=True):
 
     def job_by_uid(self, uid: str) -> SecureTrainingJob | None:
         """Return the job with this uid, if it still exists."""
-        return next((job for job in self.jobs.values() if job.metadata.uid == uid), None)
+        return self._jobs_by_uid.get(uid)
 
     def pods_of(self, job: SecureTrainingJob) -> list[PodFacts]:
         """Return the training pods of a job that still exist, all attempts."""
-        return [pod for pod in self.pods.values() if pod.job_uid == job.metadata.uid]
+        return self._pods_by_job.get(job.metadata.uid, [])
 
     def tenants_of(self, namespace: str) -> list[Tenant]:
         """Return the tenants that claim a namespace: one, if everything is right."""
-        return [tenant for tenant in self.tenants.values() if namespace in tenant.spec.namespaces]
+        return self._tenants_by_namespace.get(namespace, [])
 
     def is_held(self, job: SecureTrainingJob) -> bool:
         """Say whether a node's ledger still names this job as its holder."""
-        return any(
-            node.status.holder is not None and node.status.holder.job_uid == job.metadata.uid
-            for node in self.gpu_nodes.values()
+        return job.metadata.uid in self._holding_jobs
+
+    def scrub_pod(self, name: str) -> PodFacts | None:
+        """Return the scrub pod of this name, if it still exists."""
+        return self._scrub_pods.get(name)
+
+    def grants_of(self, node: str) -> list[GrantFacts]:
+        """Return the grants that let somebody on a node."""
+        return self._grants_by_node.get(node, [])
+
+    def admitted_to(self, node: str) -> list[SecureTrainingJob]:
+        """Return the jobs that were admitted to a node and whose pod does not run yet."""
+        return self._admitted_by_node.get(node, [])
+
+    @cached_property
+    def largest_node(self) -> int | None:
+        """GPUs of the largest node under custody; None when there is no such node."""
+        return max(
+            (
+                node.status.gpu_count
+                for node in self.gpu_nodes.values()
+                if node.spec.managed and node.status.phase != NodePhase.UNMANAGED
+            ),
+            default=None,
         )
 
     def successor_of(self, name: str) -> GPUNode | None:
         """Return the ledger that goes on where this one ends: the same machine under its new name."""
         if name in self.nodes:
             return None
-        return next((node for node in self.gpu_nodes.values() if node.status.former_name == name), None)
+        return self._successors.get(name)
 
     def node_phase(self, name: str) -> NodePhase:
         """Return a node's phase in the ledger; a node without ledger is Unmanaged."""
         node = self.gpu_nodes.get(name)
         return node.status.phase if node is not None else NodePhase.UNMANAGED
+
+    @cached_property
+    def _jobs_by_uid(self) -> dict[str, SecureTrainingJob]:
+        return {job.metadata.uid: job for job in self.jobs.values()}
+
+    @cached_property
+    def _pods_by_job(self) -> dict[str, list[PodFacts]]:
+        return _grouped(self.pods.values(), lambda pod: [pod.job_uid])
+
+    @cached_property
+    def _scrub_pods(self) -> dict[str, PodFacts]:
+        return {
+            pod.name: pod for pod in self.pods.values() if pod.role == ROLE_SCRUB and pod.namespace == SYSTEM_NAMESPACE
+        }
+
+    @cached_property
+    def _tenants_by_namespace(self) -> dict[str, list[Tenant]]:
+        return _grouped(self.tenants.values(), lambda tenant: tenant.spec.namespaces)
+
+    @cached_property
+    def _holding_jobs(self) -> frozenset[str]:
+        return frozenset(
+            node.status.holder.job_uid for node in self.gpu_nodes.values() if node.status.holder is not None
+        )
+
+    @cached_property
+    def _successors(self) -> dict[str, GPUNode]:
+        return {node.status.former_name: node for node in self.gpu_nodes.values() if node.status.former_name}
+
+    @cached_property
+    def _grants_by_node(self) -> dict[str, list[GrantFacts]]:
+        return _grouped(self.grants, lambda grant: [grant.node])
+
+    @cached_property
+    def _admitted_by_node(self) -> dict[str, list[SecureTrainingJob]]:
+        admitted = (job for job in self.jobs.values() if job.status.phase == JobPhase.ADMITTED)
+        return _grouped(admitted, lambda job: [job.status.node])
+
+
+def _grouped(items: Iterable[_T], keys: Callable[[_T], Iterable[str]]) -> dict[str, list[_T]]:
+    groups: dict[str, list[_T]] = defaultdict(list)
+    for item in items:
+        for key in keys(item):
+            groups[key].append(item)
+    return groups

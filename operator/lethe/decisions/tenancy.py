@@ -2,7 +2,7 @@
 
 1. A namespace belongs to the one tenant that names it. Named by two, it belongs to nobody new until one lets go.
 2. The label `lethe.dev/tenant` tells the admission policies which namespaces are guarded. It is taken off only when no
-   tenant claims the namespace and no training pod is left in it.
+   tenant claims the namespace and every training pod in it is released.
 """
 
 import msgspec

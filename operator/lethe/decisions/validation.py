@@ -16,7 +16,6 @@ from lethe.decisions.template import verify_template
 from lethe.formats.quantity import parse_duration, parse_quantity
 from lethe.model import reasons
 from lethe.model.errors import CryptoError, InputError, ResourceError
-from lethe.model.phases import NodePhase
 from lethe.model.resources import EncryptedDataset, SecureTrainingJob, Tenant
 
 
@@ -164,15 +163,11 @@ def _check_secrets(snapshot: Snapshot, job: SecureTrainingJob) -> None:
 
 
 def _check_gpus(snapshot: Snapshot, job: SecureTrainingJob) -> None:
-    sizes = [
-        node.status.gpu_count
-        for node in snapshot.gpu_nodes.values()
-        if node.spec.managed and node.status.phase != NodePhase.UNMANAGED
-    ]
-    if sizes and job.spec.gpus_per_replica > max(sizes):
+    largest = snapshot.largest_node
+    if largest is not None and job.spec.gpus_per_replica > largest:
         raise ResourceError(
             reasons.TOO_MANY_GPUS,
-            f"spec.gpusPerReplica: {job.spec.gpus_per_replica} GPUs are wanted, the largest node has {max(sizes)}",
+            f"spec.gpusPerReplica: {job.spec.gpus_per_replica} GPUs are wanted, the largest node has {largest}",
         )
 
 

@@ -33,6 +33,8 @@ LABEL_JOB_UID: Final = "lethe.dev/job-uid"
 LABEL_TENANT: Final = "lethe.dev/tenant"
 LABEL_ROLE: Final = "lethe.dev/role"
 LABEL_NODE: Final = "lethe.dev/node"
+LABEL_RELEASED: Final = "lethe.dev/released"
+"""On a job or a training pod that is over and that nothing will be asked of any more: no cycle reads it again."""
 ROLE_TRAIN: Final = "train"
 ROLE_SCRUB: Final = "scrub"
 

@@ -1,7 +1,5 @@
 """A watch that is open and tells nothing is found out."""
 
-from typing import Any
-
 import pytest
 
 from lethe.adapters import kube
@@ -28,13 +26,9 @@ def probe(time: Time) -> WatchProbe:
     return WatchProbe(time)
 
 
-def objects(*versions: int) -> list[dict[str, Any]]:
-    return [{"metadata": {"resourceVersion": str(version)}} for version in versions]
-
-
 def test_a_watch_that_keeps_up_is_not_blind(probe: WatchProbe, time: Time) -> None:
     for version in range(1, 100):
-        probe.read(kube.POD, objects(version))
+        probe.read(kube.POD, version)
         probe.told(kube.POD, str(version))
         time.seconds += 60
     assert probe.blind() == []
@@ -43,8 +37,8 @@ def test_a_watch_that_keeps_up_is_not_blind(probe: WatchProbe, time: Time) -> No
 def test_a_quiet_kind_is_not_blind(probe: WatchProbe, time: Time) -> None:
     probe.told(kube.POD, "7")
     for _ in range(100):
-        probe.read(kube.POD, objects(3, 7))
-        probe.read(kube.NODE, [])
+        probe.read(kube.POD, 7)
+        probe.read(kube.NODE, 0)
         time.seconds += 60
     assert probe.blind() == []
 
@@ -52,11 +46,11 @@ def test_a_quiet_kind_is_not_blind(probe: WatchProbe, time: Time) -> None:
 def test_a_watch_that_tells_nothing_is_blind_after_a_while(probe: WatchProbe, time: Time) -> None:
     probe.told(kube.POD, "7")
     probe.told(kube.NODE, "9")
-    probe.read(kube.POD, objects(3, 8))
-    probe.read(kube.NODE, objects(9))
+    probe.read(kube.POD, 8)
+    probe.read(kube.NODE, 9)
     assert probe.blind() == []
     time.seconds += 91
-    probe.read(kube.POD, objects(3, 8))
+    probe.read(kube.POD, 8)
 
     assert probe.blind() == ["Pod"]
     probe.told(kube.POD, "8")
@@ -65,14 +59,14 @@ def test_a_watch_that_tells_nothing_is_blind_after_a_while(probe: WatchProbe, ti
 
 def test_objects_that_keep_changing_do_not_hide_it(probe: WatchProbe, time: Time) -> None:
     for version in range(10):
-        probe.read(kube.POD, objects(version + 1))
+        probe.read(kube.POD, version + 1)
         time.seconds += 10
     assert probe.blind() == ["Pod"]
 
 
 def test_a_watch_that_is_behind_and_goes_on_is_not_blind(probe: WatchProbe, time: Time) -> None:
     for version in range(1, 50):
-        probe.read(kube.POD, objects(version + 3))
+        probe.read(kube.POD, version + 3)
         probe.told(kube.POD, str(version))
         time.seconds += 20
         assert probe.blind() == []
@@ -81,6 +75,6 @@ def test_a_watch_that_is_behind_and_goes_on_is_not_blind(probe: WatchProbe, time
 def test_events_that_come_out_of_order_count_by_the_newest(probe: WatchProbe, time: Time) -> None:
     probe.told(kube.POD, "9")
     probe.told(kube.POD, "4")
-    probe.read(kube.POD, objects(9))
+    probe.read(kube.POD, 9)
     time.seconds += 1000
     assert probe.blind() == []
