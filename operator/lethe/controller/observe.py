@@ -6,7 +6,7 @@
    about its node is open.
 3. Secrets are asked for by name, and only whether they exist.
 4. A trial bind is tried only where the fence is closed and has settled.
-5. Jobs and training pods that are over and recorded carry the label `lethe.dev/released`; the server leaves them out.
+5. Of a watched kind exactly what is watched is read (controller.selectors), but for who is on a node: everybody counts.
 """
 
 import asyncio
@@ -88,23 +88,23 @@ class Observer:
         api = self._api
         unreadable: list[str] = []
         jobs, gpu_nodes = await asyncio.gather(
-            self._read(kube.JOB_CR, _parser(SecureTrainingJob)),
-            self._read(kube.GPU_NODE, _parser(GPUNode, unreadable)),
+            self._watched(kube.JOB_CR, _parser(SecureTrainingJob)),
+            self._watched(kube.GPU_NODE, _parser(GPUNode, unreadable)),
         )
         datasets, tenant_keys, tenants, nodes, namespaces, accounts, bindings, roles = await asyncio.gather(
-            self._read(kube.DATASET, _parser(EncryptedDataset)),
-            self._read(kube.TENANT_KEY, _parser(TenantKey)),
-            self._read(kube.TENANT, _parser(Tenant)),
-            self._read(kube.NODE, partial(_node, label=self._config.gpu_node_label)),
+            self._watched(kube.DATASET, _parser(EncryptedDataset)),
+            self._watched(kube.TENANT_KEY, _parser(TenantKey)),
+            self._watched(kube.TENANT, _parser(Tenant)),
+            self._watched(kube.NODE, partial(_node, label=self._config.gpu_node_label)),
             self._read(kube.NAMESPACE, msgspec.json.decode),
             self._read(kube.SERVICEACCOUNT, _namespace_of, fields=f"metadata.name={names.JOB_ACCOUNT}"),
-            self._read(kube.ROLEBINDING, msgspec.json.decode),
+            self._watched(kube.ROLEBINDING, msgspec.json.decode),
             self._read(kube.ROLE, msgspec.json.decode, labels=RBAC_COPY),
         )
         open_role, open_binding = await asyncio.gather(
             *(api.get(kind, names.OPEN_NODES_ACCOUNT, names.OPEN_NAMESPACE) for kind in (kube.ROLE, kube.ROLEBINDING))
         )
-        pods = await self._read(kube.POD, _pod)
+        pods = await self._watched(kube.POD, _pod)
         snapshot = Snapshot(
             now=self._clock.now(),
             config=self._config,
@@ -128,12 +128,15 @@ class Observer:
         )
         return await self._look_closer(snapshot)
 
-    async def _read(self, kind: Kind, parse: _Parser[_T], labels: str = "", fields: str = "") -> list[_T]:
-        """Return what `parse` makes of each object; None leaves one out. Of a watched kind, read what is watched."""
-        objects = await self._api.list_raw(kind, labels=WATCHED.get(kind, labels), fields=fields)
+    async def _watched(self, kind: Kind, parse: _Parser[_T]) -> list[_T]:
+        """Return what `parse` makes of each object that is watched, and note the newest version."""
+        objects = await self._api.list_raw(kind, labels=WATCHED[kind])
         self._note_read(kind, max(map(_version, objects), default=0))
-        parsed = (parse(raw) for raw in objects)
-        return [item for item in parsed if item is not None]
+        return _parsed(objects, parse)
+
+    async def _read(self, kind: Kind, parse: _Parser[_T], labels: str = "", fields: str = "") -> list[_T]:
+        """Return what `parse` makes of each object."""
+        return _parsed(await self._api.list_raw(kind, labels=labels, fields=fields), parse)
 
     async def _look_closer(self, snapshot: Snapshot) -> Snapshot:
         """Add what is read only for those who need it; who is on a node comes last."""
@@ -282,6 +285,12 @@ class Observer:
             if lines:
                 words[pod.uid] = lines[-1][:300]
         return words
+
+
+def _parsed(objects: Iterable[msgspec.Raw], parse: _Parser[_T]) -> list[_T]:
+    """Return what `parse` makes of each object; None leaves one out."""
+    parsed = (parse(raw) for raw in objects)
+    return [item for item in parsed if item is not None]
 
 
 class _Named(msgspec.Struct):

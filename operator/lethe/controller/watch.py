@@ -41,9 +41,7 @@ class WatchProbe:
         self._told[kind] = max(int(version), self._told.get(kind, 0))
 
     def read(self, kind: Kind, newest: int) -> None:
-        """Note the newest version that a live list has shown; lists of kinds that nobody watches are none of this."""
-        if kind not in WATCHED:
-            return
+        """Note the newest version that a live list has shown."""
         version, since = self._owed.get(kind, (0, 0.0))
         if version <= self._told.get(kind, 0):
             version, since = newest, self._time()
