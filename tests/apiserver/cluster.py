@@ -1,8 +1,16 @@
-"""A little life for the API server: two tenants, three nodes, one of them held, pods of ours and of others."""
+"""A little life for an API server: two tenants, three nodes, one of them held, pods of ours and of others.
 
+1. A `Scene` names what the tables of attacks and honest paths (tests/attacks) are about. Its defaults are what
+   `populate` makes on an API server without nodes; the end-to-end suite names a real node, a running job and so on.
+2. What neither has by itself is made by `add_people` and `add_pods`, the same on both.
+3. Pods that wait name a scheduler that does not exist, so that a real one leaves them alone.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
 from lethe.adapters import kube as kinds
+from lethe.model import names
 from lethe.specs.fence import build_grant_binding, build_grant_role, build_open_binding, build_open_role
 from tests.apiserver.server import Client, Object
 
@@ -11,6 +19,13 @@ TAINT = {"key": "lethe.dev/gpu", "effect": "NoSchedule"}
 MANAGED = {"node-restriction.kubernetes.io/lethe": "managed"}
 CUSTODY = ["lethe.dev/custody"]
 SHA256 = "0" * 64
+NODE_INFORMATION = (
+    *("machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion"),
+    *("kubeletVersion", "kubeProxyVersion", "operatingSystem", "architecture"),
+)
+
+# The role `edit` is their sum; where no controller adds them up, it is empty.
+EDIT = ("system:aggregate-to-view", "system:aggregate-to-edit", "lethe-view", "lethe-edit")
 
 # Everything but the right to install: what a rogue administrator of nodes or namespaces could have at most.
 ROGUE_RULES: list[Object] = [
@@ -23,6 +38,28 @@ ROGUE_RULES: list[Object] = [
         "verbs": ["get", "list", "create", "update", "patch", "delete", "deletecollection", "host", "occupy"],
     },
 ]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Names of what requests are about: nodes, the job that holds one of them, a scrub on the other."""
+
+    held: str = "gpu-1"
+    free: str = "gpu-2"
+    open: str = "cpu-1"
+    job: str = "digits"
+    running: str = "lethe-running"
+    """The job's pod, on the held node."""
+    scrub: str = "lethe-scrub-gpu-2-4"
+    """A scrub pod on the free node."""
+    receipt: str = "gpu-1-3"
+    image: str = "image"
+    """Of the pods that run; it has a shell."""
+
+    @property
+    def grant(self) -> str:
+        """Return the name of Role and RoleBinding that let the job's pod onto its node."""
+        return names.grant(self.held)
 
 
 def pod(name: str, namespace: str, **spec: Any) -> Object:
@@ -41,17 +78,31 @@ def pod(name: str, namespace: str, **spec: Any) -> Object:
             "ownerReferences": owners,
         },
         "spec": {
-            "containers": [{"name": "train", "image": "image", "resources": {"requests": {"cpu": "100m"}}}],
+            "containers": [{"name": "train", "image": "image", "resources": {"requests": {"cpu": "10m"}}}],
             **spec,
         },
     }
+
+
+def running_pod(name: str, namespace: str, node: str, image: str, **spec: Any) -> Object:
+    """Return a pod that is on a node from the beginning, and does nothing there."""
+    made = pod(name, namespace, nodeName=node, terminationGracePeriodSeconds=0, **spec)
+    made["spec"]["containers"][0].update(
+        image=image, imagePullPolicy="IfNotPresent", command=["sh", "-c", "exec sleep 86400"]
+    )
+    return made
+
+
+def waiting_pod(name: str, namespace: str, **spec: Any) -> Object:
+    """Return a pod that no scheduler binds."""
+    return pod(name, namespace, schedulerName="nobody", **spec)
 
 
 def training_pod(name: str, **spec: Any) -> Object:
     """Return a pod as the operator makes it."""
     labels = {"lethe.dev/role": "train", "lethe.dev/job": "digits", "lethe.dev/tenant": "acme"}
     tolerations = [{"key": "lethe.dev/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    return pod(name, "acme", labels=labels, finalizers=CUSTODY, tolerations=tolerations, **spec)
+    return waiting_pod(name, "acme", labels=labels, finalizers=CUSTODY, tolerations=tolerations, **spec)
 
 
 def job(name: str = "digits", **template_spec: Any) -> Object:
@@ -94,32 +145,64 @@ def account(name: str, namespace: str) -> Object:
 
 
 def populate(client: Client) -> None:
-    """Create it all."""
+    """Make the default scene on an API server without nodes."""
+    scene = Scene()
     for name, labels in (
         ("acme", {"lethe.dev/tenant": "acme"}),
         ("globex", {"lethe.dev/tenant": "globex"}),
         ("plain", {}),
     ):
         client.create(kinds.NAMESPACE, {"metadata": {"name": name, "labels": labels}})
-    _people(client)
+    for name, namespace in (("default", "acme"), ("lethe-job", "acme"), ("default", "plain")):
+        client.create(kinds.SERVICEACCOUNT, {"metadata": {"name": name, "namespace": namespace}})
     _nodes(client)
-    _pods(client)
+    client.create(kinds.POD, training_pod(scene.running, nodeName=scene.held))
+    client.create(kinds.POD, pod("lethe-keyservice-0", "lethe-system"))
+    add_people(client)
+    granted = add_pods(client, scene)
+    client.create(kinds.ROLE, build_grant_role(scene.held, "acme"))
+    client.create(kinds.ROLEBINDING, build_grant_binding(scene.held, "acme", [granted]))
     client.create(kinds.JOB_CR, {**job(), "metadata": {**job()["metadata"], "finalizers": ["lethe.dev/job"]}})
     client.create(kinds.TENANT_KEY, {"metadata": {"name": "default", "namespace": "acme"}})
+    client.create(kinds.TENANT, {"metadata": {"name": "acme"}, "spec": {"namespaces": ["acme"]}})
     envelope = {"payloadType": "t", "payload": "cA==", "signatures": [{"keyid": "k", "sig": "cw=="}]}
     receipt = {"node": "gpu-1", "epoch": 3, "sha256": SHA256, "envelope": envelope}
-    client.create(kinds.RECEIPT, {"metadata": {"name": "gpu-1-3"}, "spec": receipt})
+    client.create(kinds.RECEIPT, {"metadata": {"name": scene.receipt}, "spec": receipt})
 
 
-def _people(client: Client) -> None:
-    client.create(kinds.ROLEBINDING, binding("admin", "acme", "admin", user("tess"), role_kind="ClusterRole"))
-    for name, namespace in (("default", "acme"), ("lethe-job", "acme")):
-        client.create(kinds.SERVICEACCOUNT, {"metadata": {"name": name, "namespace": namespace}})
+def add_people(client: Client) -> None:
+    """Make those who try: ed edits the namespace acme, tess may do all there is in it, rogue has a cluster role."""
+    for part in EDIT:
+        client.create(
+            kinds.ROLEBINDING, binding(part.replace(":", "-"), "acme", part, user("ed"), role_kind="ClusterRole")
+        )
     everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
     client.create(kinds.ROLE, role("everything", "acme", everything))
     client.create(kinds.ROLEBINDING, binding("everything", "acme", "everything", user("tess")))
     client.create(kinds.CLUSTERROLE, {"metadata": {"name": "rogue"}, "rules": ROGUE_RULES})
     client.create(kinds.CLUSTERROLEBINDING, binding("rogue", "", "rogue", user("rogue"), role_kind="ClusterRole"))
+
+
+def add_pods(client: Client, scene: Scene) -> str:
+    """Make the pods of the scene but for the running one, and return the uid of that which is to have a grant."""
+    image = scene.image
+    granted = client.create(kinds.POD, training_pod("lethe-digits-0"))
+    for made in (
+        training_pod("lethe-digits-1", schedulingGates=[{"name": "lethe.dev/hold"}]),
+        training_pod("lethe-digits-2"),
+        waiting_pod("mine", "acme"),
+        running_pod("on-gpu", "acme", scene.free, image),
+        running_pod("on-cpu", "acme", scene.open, image),
+        waiting_pod("theirs", "globex"),
+        waiting_pod("other", "plain"),
+        waiting_pod("agent", "kube-system"),
+        running_pod(
+            scene.scrub, "lethe-system", scene.free, image, labels={"lethe.dev/role": "scrub"}, finalizers=CUSTODY
+        ),
+    ):
+        client.create(kinds.POD, made)
+    uid: str = granted["metadata"]["uid"]
+    return uid
 
 
 def _nodes(client: Client) -> None:
@@ -133,32 +216,8 @@ def _nodes(client: Client) -> None:
             client.create(kinds.GPU_NODE, {"metadata": {"name": name}, "spec": {"managed": True}})
             client.write_status(kinds.GPU_NODE, name, {"phase": "Assigned" if name == "gpu-1" else "Free", "epoch": 3})
         allocatable = {"cpu": "8", "memory": "8Gi", "pods": "110"}
-        client.write_status(kinds.NODE, name, {"capacity": allocatable, "allocatable": allocatable})
+        information = dict.fromkeys(NODE_INFORMATION, "x")
+        status = {"capacity": allocatable, "allocatable": allocatable, "nodeInfo": information}
+        client.write_status(kinds.NODE, name, status)
     client.create(kinds.ROLE, build_open_role(["cpu-1"]))
     client.create(kinds.ROLEBINDING, build_open_binding())
-
-
-def _pods(client: Client) -> None:
-    granted = client.create(kinds.POD, training_pod("lethe-digits-0"))
-    client.create(kinds.POD, training_pod("lethe-digits-1", schedulingGates=[{"name": "lethe.dev/hold"}]))
-    client.create(kinds.POD, training_pod("lethe-digits-2"))
-    client.create(kinds.POD, training_pod("lethe-running", nodeName="gpu-1"))
-    client.create(kinds.POD, pod("mine", "acme"))
-    client.create(kinds.POD, pod("on-gpu", "acme", nodeName="gpu-2"))
-    client.create(kinds.POD, pod("on-cpu", "acme", nodeName="cpu-1"))
-    client.create(kinds.POD, pod("theirs", "globex"))
-    client.create(kinds.POD, pod("other", "plain"))
-    client.create(kinds.POD, pod("agent", "kube-system"))
-    client.create(
-        kinds.POD,
-        pod(
-            "lethe-scrub-gpu-2-4",
-            "lethe-system",
-            labels={"lethe.dev/role": "scrub"},
-            finalizers=CUSTODY,
-            nodeName="gpu-2",
-        ),
-    )
-    client.create(kinds.POD, pod("lethe-keyservice-0", "lethe-system"))
-    client.create(kinds.ROLE, build_grant_role("gpu-1", "acme"))
-    client.create(kinds.ROLEBINDING, build_grant_binding("gpu-1", "acme", [granted["metadata"]["uid"]]))

@@ -8,13 +8,11 @@ import pytest
 
 from lethe.adapters.kube import Kube
 from lethe.controller.setup.policies import apply_policies
-from tests.apiserver.attacks import ATTACKS, CONNECTS
 from tests.apiserver.chart import install, policy_files, program, render
-from tests.apiserver.cluster import populate
-from tests.apiserver.requests import Row
+from tests.apiserver.cluster import Scene, populate
+from tests.apiserver.requests import wait_until_refused
 from tests.apiserver.server import Answer, Client, Object, serve
-from tests.cluster.errors import ClusterError
-from tests.cluster.waiting import until
+from tests.attacks.table import attacks, entries, refused_anyway
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +40,8 @@ def admin(server: tuple[Client, Path], chart: list[Object]) -> Client:
 @pytest.fixture(scope="session")
 def without(admin: Client) -> dict[str, Answer]:
     """Return what each attack came to before there were policies."""
-    return {row.name: row.attempt(admin) for row in (*ATTACKS, *CONNECTS)}
+    scene = Scene()
+    return {row.name: row.attempt(admin) for row in (*attacks(scene), *entries(scene), *refused_anyway(scene))}
 
 
 @pytest.fixture(scope="session")
@@ -63,15 +62,5 @@ def fenced(
             await apply_policies(kube, folder, ("kube-system", "lethe-system"), "nvidia.com/gpu.present=true", 5, print)
 
     asyncio.run(install())
-    rows: list[Row] = [*ATTACKS, *CONNECTS]
-
-    def refused() -> bool:
-        rows[:] = [row for row in rows if row.attempt(admin).status not in (403, 422)]
-        return not rows
-
-    try:
-        until(refused, what="every policy to take effect", seconds=15)
-    except ClusterError as error:
-        # The rows that are still open fail one by one, each with its name.
-        print(f"{error} Open: {[row.name for row in rows]}")
+    wait_until_refused([*attacks(Scene()), *entries(Scene())], admin)
     return admin

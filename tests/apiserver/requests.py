@@ -3,7 +3,8 @@
 Every request is a dry run: it goes through authorization, admission and validation, and changes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from lethe.adapters import kube as kinds
 from lethe.adapters.kube import Kind
 from tests.apiserver.cluster import pod
 from tests.apiserver.server import Answer, Client, Object
+from tests.cluster.errors import ClusterError
+from tests.cluster.waiting import until
 
 DRY = "dryRun=All"
 JOB = Kind("batch", "v1", "jobs", True, "Job")
@@ -19,10 +22,24 @@ DAEMONSET = Kind("apps", "v1", "daemonsets", True, "DaemonSet")
 OPERATOR = ("system:serviceaccount:lethe-system:lethe-operator", "system:serviceaccounts", "system:authenticated")
 KEYSERVICE = ("system:serviceaccount:lethe-system:lethe-keyservice", "system:serviceaccounts", "system:authenticated")
 SCHEDULER = ("system:kube-scheduler", "system:authenticated")
-TENANT = ("tess", "system:authenticated")
+TENANT = ("ed", "system:authenticated")
+"""Has the role `edit` in its namespace, as tenants usually have."""
+ADMIN = ("tess", "system:authenticated")
+"""A tenant with the role `admin` and a Role of its own that may do everything in its namespace."""
 ROGUE = ("rogue", "system:authenticated")
+"""Has a cluster role that may do nearly everything but install Lethe."""
 COLLECTOR = (
     "system:serviceaccount:kube-system:generic-garbage-collector",
+    "system:serviceaccounts",
+    "system:authenticated",
+)
+DAEMONSET_CONTROLLER = (
+    "system:serviceaccount:kube-system:daemon-set-controller",
+    "system:serviceaccounts",
+    "system:authenticated",
+)
+CRONJOB_CONTROLLER = (
+    "system:serviceaccount:kube-system:cronjob-controller",
     "system:serviceaccounts",
     "system:authenticated",
 )
@@ -62,6 +79,23 @@ class Row:
     def attempt(self, admin: Client) -> Answer:
         """Send the request."""
         return self.request(admin.acting(*self.who) if self.who else admin)
+
+
+def is_refusal(row: Row, answer: Answer) -> bool:
+    """Say whether an answer is a refusal by the fence, in the words that the row expects."""
+    return answer.status in (403, 422) and "lethe:" in answer.message and row.says in answer.message
+
+
+def wait_until_refused(rows: Sequence[Row], admin: Client) -> None:
+    """Wait until new policies act; rows that stay open are left to the tests, which tell each by its name."""
+    open_rows = list(rows)
+
+    def refused() -> bool:
+        open_rows[:] = [row for row in open_rows if not is_refusal(row, row.attempt(admin))]
+        return not open_rows
+
+    with suppress(ClusterError):
+        until(refused, what="every policy to take effect", seconds=15)
 
 
 def create(kind: Kind, body: Object) -> Callable[[Client], Answer]:
@@ -125,6 +159,12 @@ def bind_old_way(name: str, node: str, namespace: str = "acme") -> Callable[[Cli
     return lambda client: client.send("POST", f"/api/v1/namespaces/{namespace}/bindings?{DRY}", body)
 
 
+def evict(name: str, namespace: str) -> Callable[[Client], Answer]:
+    """Return a request that evicts a pod."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+    return lambda client: client.send("POST", f"{kinds.POD.path(name, namespace, 'eviction')}?{DRY}", body)
+
+
 def debug(name: str, namespace: str) -> Callable[[Client], Answer]:
     """Return a request that adds an ephemeral container."""
     container = {"name": "debug", "image": "image", "targetContainerName": "train"}
@@ -167,6 +207,16 @@ def connect(path: str, method: str = "POST") -> Callable[[Client], Answer]:
     return lambda client: client.send(method, path)
 
 
+def named_node(node: str) -> list[Object]:
+    """Return rules that let somebody occupy a node."""
+    return [{"apiGroups": ["lethe.dev"], "resources": ["gpunodes"], "resourceNames": [node], "verbs": ["occupy"]}]
+
+
+def star_node(node: str) -> list[Object]:
+    """Return rules that let somebody do everything with what has the name of a node."""
+    return [{"apiGroups": ["*"], "resources": ["*"], "resourceNames": [node], "verbs": ["*"]}]
+
+
 def workload(kind: Kind, name: str, namespace: str, pod_labels: Object, **metadata: Any) -> Callable[[Client], Answer]:
     """Return a request that creates a Job or DaemonSet."""
     labels = {"app": "x", **pod_labels}
@@ -178,8 +228,6 @@ def workload(kind: Kind, name: str, namespace: str, pod_labels: Object, **metada
     return create(kind, {"metadata": {"name": name, "namespace": namespace, **metadata}, "spec": spec})
 
 
-NAMED_NODE = [{"apiGroups": ["lethe.dev"], "resources": ["gpunodes"], "resourceNames": ["gpu-2"], "verbs": ["occupy"]}]
-STAR_NODE = [{"apiGroups": ["*"], "resources": ["*"], "resourceNames": ["gpu-2"], "verbs": ["*"]}]
 LABELS = {"lethe.dev/role": "train"}
 EVERYTHING = [{"operator": "Exists"}]
 MINE = ("mine", "acme")

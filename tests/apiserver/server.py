@@ -44,6 +44,7 @@ class Client:
     context: ssl.SSLContext
     user: str = ""
     groups: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
 
     def acting(self, user: str, *groups: str) -> Self:
         """Return a client that acts as somebody else, by impersonation."""
@@ -53,7 +54,7 @@ class Client:
         self, method: str, path: str, body: Object | list[Object] | None = None, content_type: str = "application/json"
     ) -> Answer:
         """Send one request."""
-        connection = HTTPSConnection("127.0.0.1", self.port, timeout=30, context=self.context)
+        connection = HTTPSConnection(self.host, self.port, timeout=30, context=self.context)
         try:
             data = json.dumps(body).encode() if body is not None else b""
             connection.putrequest(method, path)
@@ -83,6 +84,12 @@ class Client:
         """Write the status of an object."""
         path = kind.path(name, namespace, "status")
         return self._done(self.send("PATCH", path, {"status": status}, "application/merge-patch+json"))
+
+    def delete(self, kind: Kind, name: str, namespace: str = "") -> None:
+        """Delete an object at once; a missing one is no error."""
+        answer = self.send("DELETE", f"{kind.path(name, namespace)}?gracePeriodSeconds=0")
+        if answer.status != 404:
+            self._done(answer)
 
     def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
         """Return an object."""

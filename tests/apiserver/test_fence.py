@@ -1,40 +1,56 @@
 """The admission policies on a real API server: every attack works without them and is refused with them, and nothing
 that is honest is disturbed."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from lethe.adapters.kube import ADMISSION_POLICY
-from tests.apiserver.attacks import ATTACKS, CONNECTS
-from tests.apiserver.honest import DENIED_RIGHTS, HONEST
-from tests.apiserver.requests import Row
+from lethe.adapters import kube as kinds
+from tests.apiserver.cluster import Scene, binding, group
+from tests.apiserver.requests import CLUSTER_ADMIN, NODE_CONTROLLER, SCHEDULER, Row, bind, is_refusal
 from tests.apiserver.server import Answer, Client
+from tests.attacks.honest import denied_rights, honest
+from tests.attacks.table import attacks, entries, refused_anyway
+from tests.cluster.waiting import until
+
+SCENE = Scene()
 
 
-@pytest.mark.parametrize("row", ATTACKS, ids=lambda row: row.name)
+def name_of(row: Row) -> str:
+    return row.name
+
+
+@pytest.mark.parametrize("row", attacks(SCENE), ids=name_of)
 def test_attack(row: Row, without: dict[str, Answer], fenced: Client) -> None:
     before = without[row.name]
     assert before.ok, f"the attack must work without the policies: {before.status} {before.message}"
     after = row.attempt(fenced)
-    assert after.status in (403, 422), f"{after.status} {after.message}"
-    assert "lethe:" in after.message and row.says in after.message, after.message
+    assert is_refusal(row, after), f"{after.status} {after.message}"
 
 
-@pytest.mark.parametrize("row", CONNECTS, ids=lambda row: row.name)
-def test_connection(row: Row, without: dict[str, Answer], fenced: Client) -> None:
+@pytest.mark.parametrize("row", entries(SCENE), ids=name_of)
+def test_entry(row: Row, without: dict[str, Answer], fenced: Client) -> None:
     before = without[row.name]
     assert before.status not in (401, 403), f"without the policies it gets further: {before.status} {before.message}"
     after = row.attempt(fenced)
-    assert after.status == 403, f"{after.status} {after.message}"
-    assert row.says in after.message, after.message
+    assert is_refusal(row, after), f"{after.status} {after.message}"
 
 
-@pytest.mark.parametrize("row", HONEST, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", refused_anyway(SCENE), ids=name_of)
+def test_refused_by_kubernetes_itself(row: Row, without: dict[str, Answer], fenced: Client) -> None:
+    for answer in (without[row.name], row.attempt(fenced)):
+        assert answer.status in (403, 409, 422), f"{answer.status} {answer.message}"
+
+
+@pytest.mark.parametrize("row", honest(SCENE), ids=name_of)
 def test_honest(row: Row, fenced: Client) -> None:
     answer = row.attempt(fenced)
     assert answer.ok, f"{answer.status} {answer.message}"
 
 
-@pytest.mark.parametrize(("name", "who", "method", "path"), DENIED_RIGHTS, ids=[row[0] for row in DENIED_RIGHTS])
+@pytest.mark.parametrize(
+    ("name", "who", "method", "path"), denied_rights(SCENE), ids=[row[0] for row in denied_rights(SCENE)]
+)
 def test_rights_are_least(name: str, who: tuple[str, ...], method: str, path: str, fenced: Client) -> None:
     answer = fenced.acting(*who).send(method, path, {} if method == "POST" else None)
     assert answer.status == 403, f"{name}: {answer.status} {answer.message}"
@@ -43,7 +59,48 @@ def test_rights_are_least(name: str, who: tuple[str, ...], method: str, path: st
 
 def test_every_policy_refuses_something(fenced: Client) -> None:
     """A policy that is taken out of the chart, or never matches, is missed here by name."""
-    refusals = " ".join(row.attempt(fenced).message for row in (*ATTACKS, *CONNECTS))
-    installed = {item["metadata"]["name"] for item in fenced.send("GET", ADMISSION_POLICY.path()).body["items"]}
+    refusals = " ".join(row.attempt(fenced).message for row in (*attacks(SCENE), *entries(SCENE)))
+    installed = {item["metadata"]["name"] for item in fenced.send("GET", kinds.ADMISSION_POLICY.path()).body["items"]}
     assert len(installed) == 17
     assert {name for name in installed if f"ValidatingAdmissionPolicy '{name}'" not in refusals} == set()
+
+
+def test_a_node_that_was_deleted_and_made_again_stays_closed(fenced: Client) -> None:
+    """The fence knows nodes by their names, so a new object without label and taint changes nothing."""
+    name = "gpu-lost"
+    old = {"metadata": {"name": name, "labels": {"node-restriction.kubernetes.io/lethe": "managed"}}}
+    fenced.create(kinds.NODE, old)
+    try:
+        assert fenced.acting(*NODE_CONTROLLER).send("DELETE", kinds.NODE.path(name)).ok
+        fenced.create(kinds.NODE, {"metadata": {"name": name}})
+        for row in (
+            Row("scheduler", SCHEDULER, bind("mine", name), "is closed to pod"),
+            Row("administrator", CLUSTER_ADMIN, bind("other", name, "plain"), "is closed to pod"),
+        ):
+            answer = row.attempt(fenced)
+            assert is_refusal(row, answer), f"{row.name}: {answer.status} {answer.message}"
+    finally:
+        fenced.delete(kinds.NODE, name)
+
+
+@pytest.fixture
+def everybody_is_admin(fenced: Client) -> Iterator[Client]:
+    """Give every account of the cluster all rights, and take them back."""
+    body = binding("too-broad", "", "cluster-admin", group("system:serviceaccounts"), role_kind="ClusterRole")
+    fenced.create(kinds.CLUSTERROLEBINDING, body)
+    try:
+        yield fenced
+    finally:
+        fenced.delete(kinds.CLUSTERROLEBINDING, "too-broad")
+        opened = bind("mine", SCENE.open)
+        until(lambda: opened(fenced.acting(*SCHEDULER)).ok, what="the open node to be open again", seconds=15)
+
+
+def test_rights_that_are_too_broad_close_every_node(everybody_is_admin: Client) -> None:
+    scheduler = everybody_is_admin.acting(*SCHEDULER)
+    opened = bind("mine", SCENE.open)
+    until(lambda: opened(scheduler).status == 403, what="the canary to close the open node", seconds=15)
+    for request in (bind("mine", SCENE.held), bind("lethe-digits-0", SCENE.held), bind("other", SCENE.open, "plain")):
+        answer = request(scheduler)
+        assert answer.status == 403 and "is closed to pod" in answer.message, f"{answer.status} {answer.message}"
+    assert bind("agent", SCENE.held, "kube-system")(scheduler).ok, "system namespaces go on"
