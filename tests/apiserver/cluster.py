@@ -2,7 +2,7 @@
 
 1. A `Scene` names what the tables of attacks and honest paths (tests/attacks) are about. Its defaults are what
    `populate` makes on an API server without nodes; the end-to-end suite names a real node, a running job and so on.
-2. What neither has by itself is made by `add_people` and `add_pods`, the same on both.
+2. What neither has by itself is made by `people` and `pods`, the same on both.
 3. Pods that wait name a scheduler that does not exist, so that a real one leaves them alone.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lethe.adapters import kube as kinds
+from lethe.adapters.kube import Kind
 from lethe.model import names
 from lethe.specs.fence import build_grant_binding, build_grant_role, build_open_binding, build_open_role
 from tests.apiserver.server import Client, Object
@@ -158,8 +159,9 @@ def populate(client: Client) -> None:
     _nodes(client)
     client.create(kinds.POD, training_pod(scene.running, nodeName=scene.held))
     client.create(kinds.POD, pod("lethe-keyservice-0", "lethe-system"))
-    add_people(client)
-    granted = add_pods(client, scene)
+    for kind, body in (*people(), *pods(scene)):
+        client.create(kind, body)
+    granted = client.get(kinds.POD, "lethe-digits-0", "acme")["metadata"]["uid"]
     client.create(kinds.ROLE, build_grant_role(scene.held, "acme"))
     client.create(kinds.ROLEBINDING, build_grant_binding(scene.held, "acme", [granted]))
     client.create(kinds.JOB_CR, {**job(), "metadata": {**job()["metadata"], "finalizers": ["lethe.dev/job"]}})
@@ -170,39 +172,43 @@ def populate(client: Client) -> None:
     client.create(kinds.RECEIPT, {"metadata": {"name": scene.receipt}, "spec": receipt})
 
 
-def add_people(client: Client) -> None:
-    """Make those who try: ed edits the namespace acme, tess may do all there is in it, rogue has a cluster role."""
-    for part in EDIT:
-        client.create(
-            kinds.ROLEBINDING, binding(part.replace(":", "-"), "acme", part, user("ed"), role_kind="ClusterRole")
-        )
+def people() -> list[tuple[Kind, Object]]:
+    """Return those who try: ed edits acme, eve edits globex, tess may do all in acme, rogue has a cluster role."""
+    edit = [
+        (kinds.ROLEBINDING, binding(f"{who}-{part}".replace(":", "-"), space, part, user(who), role_kind="ClusterRole"))
+        for who, space in (("ed", "acme"), ("eve", "globex"))
+        for part in EDIT
+    ]
     everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
-    client.create(kinds.ROLE, role("everything", "acme", everything))
-    client.create(kinds.ROLEBINDING, binding("everything", "acme", "everything", user("tess")))
-    client.create(kinds.CLUSTERROLE, {"metadata": {"name": "rogue"}, "rules": ROGUE_RULES})
-    client.create(kinds.CLUSTERROLEBINDING, binding("rogue", "", "rogue", user("rogue"), role_kind="ClusterRole"))
+    return [
+        *edit,
+        (kinds.ROLE, role("everything", "acme", everything)),
+        (kinds.ROLEBINDING, binding("everything", "acme", "everything", user("tess"))),
+        (kinds.CLUSTERROLE, {"metadata": {"name": "rogue"}, "rules": ROGUE_RULES}),
+        (kinds.CLUSTERROLEBINDING, binding("rogue", "", "rogue", user("rogue"), role_kind="ClusterRole")),
+    ]
 
 
-def add_pods(client: Client, scene: Scene) -> str:
-    """Make the pods of the scene but for the running one, and return the uid of that which is to have a grant."""
-    image = scene.image
-    granted = client.create(kinds.POD, training_pod("lethe-digits-0"))
-    for made in (
-        training_pod("lethe-digits-1", schedulingGates=[{"name": "lethe.dev/hold"}]),
-        training_pod("lethe-digits-2"),
-        waiting_pod("mine", "acme"),
-        running_pod("on-gpu", "acme", scene.free, image),
-        running_pod("on-cpu", "acme", scene.open, image),
-        waiting_pod("theirs", "globex"),
-        waiting_pod("other", "plain"),
-        waiting_pod("agent", "kube-system"),
-        running_pod(
-            scene.scrub, "lethe-system", scene.free, image, labels={"lethe.dev/role": "scrub"}, finalizers=CUSTODY
-        ),
-    ):
-        client.create(kinds.POD, made)
-    uid: str = granted["metadata"]["uid"]
-    return uid
+def pods(scene: Scene) -> list[tuple[Kind, Object]]:
+    """Return the pods of the scene but for the running one; the first is the one that has a grant."""
+    scrub = running_pod(
+        scene.scrub, "lethe-system", scene.free, scene.image, labels={"lethe.dev/role": "scrub"}, finalizers=CUSTODY
+    )
+    return [
+        (kinds.POD, made)
+        for made in (
+            training_pod("lethe-digits-0"),
+            training_pod("lethe-digits-1", schedulingGates=[{"name": "lethe.dev/hold"}]),
+            training_pod("lethe-digits-2"),
+            waiting_pod("mine", "acme"),
+            running_pod("on-gpu", "acme", scene.free, scene.image),
+            running_pod("on-cpu", "acme", scene.open, scene.image),
+            waiting_pod("theirs", "globex"),
+            waiting_pod("other", "plain"),
+            waiting_pod("agent", "kube-system"),
+            scrub,
+        )
+    ]
 
 
 def _nodes(client: Client) -> None:

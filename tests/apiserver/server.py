@@ -1,5 +1,6 @@
 """A real API server with its etcd, alone: enough for schemas, admission policies and RBAC, and up in seconds."""
 
+import base64
 import json
 import socket
 import ssl
@@ -10,6 +11,9 @@ from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
+
+import yaml
 
 from lethe.adapters.kube import Kind
 from tests.cluster.pki import Authority, service_account_key
@@ -86,8 +90,8 @@ class Client:
         return self._done(self.send("PATCH", path, {"status": status}, "application/merge-patch+json"))
 
     def delete(self, kind: Kind, name: str, namespace: str = "") -> None:
-        """Delete an object at once; a missing one is no error."""
-        answer = self.send("DELETE", f"{kind.path(name, namespace)}?gracePeriodSeconds=0")
+        """Delete an object; a missing one is no error."""
+        answer = self.send("DELETE", kind.path(name, namespace))
         if answer.status != 404:
             self._done(answer)
 
@@ -99,6 +103,22 @@ class Client:
         if not answer.ok:
             raise AssertionError(f"{answer.status} {answer.message}")
         return answer.body
+
+
+def client_of(kubeconfig: Path, folder: Path) -> Client:
+    """Return a client for the cluster of a kubeconfig whose user has a certificate; its files are put into a folder."""
+    document = yaml.safe_load(kubeconfig.read_text())
+    chosen = next(item["context"] for item in document["contexts"] if item["name"] == document["current-context"])
+    cluster = next(item["cluster"] for item in document["clusters"] if item["name"] == chosen["cluster"])
+    user = next(item["user"] for item in document["users"] if item["name"] == chosen["user"])
+    files = {}
+    for name in ("client-certificate-data", "client-key-data"):
+        files[name] = folder / name
+        files[name].write_bytes(base64.b64decode(user[name]))
+    context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    context.load_cert_chain(files["client-certificate-data"], files["client-key-data"])
+    address = urlsplit(cluster["server"])
+    return Client(address.port or 443, context, host=address.hostname or "")
 
 
 def _typed(kind: Kind, body: Object) -> Object:
@@ -114,8 +134,8 @@ def _parse(data: bytes) -> Object:
 
 
 @contextmanager
-def serve(program: Path, folder: Path) -> Iterator[tuple[Client, Path]]:
-    """Run etcd and the API server in a folder; yield an administrator's client and kubeconfig."""
+def serve(program: Path, folder: Path, *flags: str) -> Iterator[tuple[Client, Path]]:
+    """Run etcd and the API server, with more flags, in a folder; yield an administrator's client and kubeconfig."""
     authority = Authority(folder / "pki", "test")
     authority.create()
     server = authority.issue("server", name="kube-apiserver", hosts=["127.0.0.1", "localhost"])
@@ -155,6 +175,7 @@ def serve(program: Path, folder: Path) -> Iterator[tuple[Client, Path]]:
                     *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
                     # Nobody makes service accounts here.
                     *("--disable-admission-plugins=ServiceAccount", "--allow-privileged=true"),
+                    *flags,
                 ],
             )
         )

@@ -1,17 +1,15 @@
 """The admission policies on a real API server: every attack works without them and is refused with them, and nothing
 that is honest is disturbed."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from lethe.adapters import kube as kinds
-from tests.apiserver.cluster import Scene, binding, group
+from tests.apiserver.cluster import Scene
 from tests.apiserver.requests import CLUSTER_ADMIN, NODE_CONTROLLER, SCHEDULER, Row, bind, is_refusal
 from tests.apiserver.server import Answer, Client
+from tests.attacks.broad import everybody_is_admin
 from tests.attacks.honest import denied_rights, honest
 from tests.attacks.table import attacks, entries, refused_anyway
-from tests.cluster.waiting import until
 
 SCENE = Scene()
 
@@ -83,24 +81,6 @@ def test_a_node_that_was_deleted_and_made_again_stays_closed(fenced: Client) -> 
         fenced.delete(kinds.NODE, name)
 
 
-@pytest.fixture
-def everybody_is_admin(fenced: Client) -> Iterator[Client]:
-    """Give every account of the cluster all rights, and take them back."""
-    body = binding("too-broad", "", "cluster-admin", group("system:serviceaccounts"), role_kind="ClusterRole")
-    fenced.create(kinds.CLUSTERROLEBINDING, body)
-    try:
-        yield fenced
-    finally:
-        fenced.delete(kinds.CLUSTERROLEBINDING, "too-broad")
-        opened = bind("mine", SCENE.open)
-        until(lambda: opened(fenced.acting(*SCHEDULER)).ok, what="the open node to be open again", seconds=15)
-
-
-def test_rights_that_are_too_broad_close_every_node(everybody_is_admin: Client) -> None:
-    scheduler = everybody_is_admin.acting(*SCHEDULER)
-    opened = bind("mine", SCENE.open)
-    until(lambda: opened(scheduler).status == 403, what="the canary to close the open node", seconds=15)
-    for request in (bind("mine", SCENE.held), bind("lethe-digits-0", SCENE.held), bind("other", SCENE.open, "plain")):
-        answer = request(scheduler)
-        assert answer.status == 403 and "is closed to pod" in answer.message, f"{answer.status} {answer.message}"
-    assert bind("agent", SCENE.held, "kube-system")(scheduler).ok, "system namespaces go on"
+def test_rights_that_are_too_broad_close_every_node(fenced: Client) -> None:
+    with everybody_is_admin(fenced, SCENE) as refusal:
+        assert "is closed to pod" in refusal.message

@@ -1,6 +1,7 @@
 """kubectl of one cluster."""
 
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ class Kubectl:
     def __call__(self, *words: str | Path, stdin: str | None = None, timeout: float | None = None) -> str:
         """Run kubectl and return what it prints; a failure is a ClusterError."""
         return run([*self._start, *words], stdin=stdin, timeout=timeout)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start kubectl and return the process; output and errors come through one pipe."""
+        return subprocess.Popen(
+            [*self._start, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def answers(self, *words: str) -> bool:
         """Say whether the command succeeds."""

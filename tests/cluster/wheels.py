@@ -34,6 +34,8 @@ def third_party(requirements: Sequence[str]) -> Path:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     named = json.dumps([project["dependencies"], project["optional-dependencies"]])
     folder = folders.cache() / "wheels" / content_hash(IMAGE_PYTHON, named, *requirements)
+    if not requirements:
+        folder.mkdir(parents=True, exist_ok=True)
     # Lethe's own wheel is built before the lock is taken, as it takes the same.
     ours: list[str | Path] = ["--find-links", own().parent] if any(LETHE in each for each in requirements) else []
     with _locked():
