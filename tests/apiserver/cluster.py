@@ -87,7 +87,7 @@ def pod(name: str, namespace: str, **spec: Any) -> Object:
 
 def running_pod(name: str, namespace: str, node: str, image: str, **spec: Any) -> Object:
     """Return a pod that is on a node from the beginning, and does nothing there."""
-    made = pod(name, namespace, nodeName=node, terminationGracePeriodSeconds=0, **spec)
+    made = pod(name, namespace, nodeName=node, terminationGracePeriodSeconds=1, **spec)
     made["spec"]["containers"][0].update(
         image=image, imagePullPolicy="IfNotPresent", command=["sh", "-c", "exec sleep 86400"]
     )

@@ -7,7 +7,7 @@ import pytest
 from lethe.adapters import kube as kinds
 from lethe.specs.fence import build_debug_binding, build_debug_role
 from tests.apiserver.cluster import account, binding, role
-from tests.apiserver.requests import OPERATOR, TENANT, Row, create
+from tests.apiserver.requests import ADMIN, OPERATOR, TENANT, Row, create
 from tests.apiserver.server import Answer, Client
 from tests.cluster.waiting import until
 
@@ -53,7 +53,7 @@ def test_only_the_named_pod_is_open(opened: Client) -> None:
     [
         Row(
             "a role that opens a pod",
-            TENANT,
+            ADMIN,
             create(
                 kinds.ROLE,
                 role(
@@ -73,19 +73,19 @@ def test_only_the_named_pod_is_open(opened: Client) -> None:
         ),
         Row(
             "the virtual account, bound",
-            TENANT,
+            ADMIN,
             create(kinds.ROLEBINDING, binding("mine", "acme", "everything", account("lethe-pod-debug", "acme"))),
             "accounts of the fence",
         ),
         Row(
             "the virtual account, made",
-            TENANT,
+            ADMIN,
             create(kinds.SERVICEACCOUNT, {"metadata": {"name": "lethe-pod-debug", "namespace": "acme"}}),
             "stands for a pod",
         ),
         Row(
             "the operator's own role, bound",
-            TENANT,
+            ADMIN,
             create(kinds.ROLEBINDING, binding("mine", "acme", "lethe-pods:debug", account("default", "acme"))),
             "only the operator binds them",
         ),

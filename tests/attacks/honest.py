@@ -123,7 +123,7 @@ def cluster_paths(s: Scene) -> list[Row]:
         Row(
             "helm upgrade: a role in lethe-system",
             CLUSTER_ADMIN,
-            create(kinds.ROLE, role("lethe-setup", "lethe-system", [])),
+            create(kinds.ROLE, role("lethe-new", "lethe-system", [])),
         ),
         Row(
             "pod collector: a lost pod",
@@ -291,7 +291,7 @@ def own_paths(s: Scene) -> list[Row]:
         Row(
             "operator: the account of training pods",
             OPERATOR,
-            create(kinds.SERVICEACCOUNT, {"metadata": {"name": "lethe-job", "namespace": "globex"}}),
+            create(kinds.SERVICEACCOUNT, {"metadata": {"name": "lethe-job", "namespace": "plain"}}),
         ),
         Row(
             "operator: a dry run of a bind",

@@ -230,6 +230,12 @@ def job_attacks(s: Scene) -> list[Row]:
             patch(kinds.JOB_CR, s.job, "acme", {"metadata": {"finalizers": None}}),
             "finalizer",
         ),
+        Row(
+            "job: hidden from the operator by its label",
+            TENANT,
+            patch(kinds.JOB_CR, s.job, "acme", {"metadata": {"labels": {"lethe.dev/released": "true"}}}),
+            "lethe.dev/released",
+        ),
     ]
 
 

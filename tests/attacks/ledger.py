@@ -103,6 +103,18 @@ def ledger_attacks(s: Scene) -> list[Row]:
         ),
         Row("receipt: all deleted", ROGUE, delete(kinds.RECEIPT, ""), "only the operator"),
         Row(
+            "ledger: a quarantine overridden in somebody else's name",
+            ROGUE,
+            patch(kinds.GPU_NODE, s.held, "", {"spec": {"override": {"reason": "x", "by": "admin"}}}),
+            "name of who writes it",
+        ),
+        Row(
+            "ledger: an override kept for the next quarantine",
+            ROGUE,
+            patch(kinds.GPU_NODE, s.held, "", {"spec": {"override": {"reason": "x", "by": "rogue"}}}),
+            "is not quarantined",
+        ),
+        Row(
             "ledger: status of a tenant",
             ROGUE,
             patch(kinds.TENANT, "acme", "", {"status": {"observedGeneration": 900}}, "status"),
@@ -118,6 +130,12 @@ def right_attacks(s: Scene) -> list[Row]:
             "right: a role that names a node",
             ADMIN,
             create(kinds.ROLE, role("x", "acme", named_node(s.free))),
+            "who may be on a node",
+        ),
+        Row(
+            "right: a role that opens a pod to exec",
+            ADMIN,
+            create(kinds.ROLE, role("x", "acme", [{**named_node(s.running)[0], "verbs": ["debug"]}])),
             "who may be on a node",
         ),
         Row(

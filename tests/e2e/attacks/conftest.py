@@ -33,7 +33,7 @@ def held(world: World, acme: TrialTenant) -> Iterator[Object]:
         yield job
     finally:
         remove(acme.kubectl, "stj", name, acme.name)
-        world.installation.wait_for_node(job["status"]["node"], "Free")
+    world.installation.wait_for_node(job["status"]["node"], "Free")
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,11 @@ def infiltrate(stage: Stage) -> str:
         return f"a pod of globex runs on {stage.scene.held}"
     finally:
         remove(stage.kubectl, "daemonset", "agents", "globex")
-        stage.kubectl("wait", "pod", "--namespace=globex", "--selector=app=agents", "--for=delete", "--timeout=60s")
+        until(
+            lambda: not find_all(stage.kubectl, "pods", "globex", "app=agents"),
+            what="the agents to be gone",
+            seconds=60,
+        )
         stage.kubectl("delete", "events", "--namespace=globex", "--field-selector=involvedObject.name=agents")
 
 

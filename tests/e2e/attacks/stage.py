@@ -25,6 +25,7 @@ from tests.common.objects import find_all, remove
 from tests.common.world import World
 
 STAND_IN = "lethe-stand-in"
+OPERATOR_PODS = "app.kubernetes.io/component=operator"
 PLANTED = "key-of-the-stand-in"
 
 
@@ -76,14 +77,7 @@ def operator_away(kubectl: Kubectl) -> Iterator[None]:
     replicas = kubectl.read("get", *where)["spec"]["replicas"]
     try:
         kubectl("scale", *where, "--replicas=0")
-        kubectl(
-            "wait",
-            "pod",
-            f"--namespace={SYSTEM}",
-            "--selector=app.kubernetes.io/component=operator",
-            "--for=delete",
-            "--timeout=60s",
-        )
+        until(lambda: not find_all(kubectl, "pods", SYSTEM, OPERATOR_PODS), what="the operator to be gone", seconds=60)
         yield
     finally:
         kubectl("scale", *where, f"--replicas={replicas}")
