@@ -40,7 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     policies.add_argument("--system-namespace", action="append", default=[], help="may be repeated")
     teardown = steps.add_parser("teardown", help="refuse while nodes are held; remove policies, then finalizers")
     teardown.add_argument("--timeout", type=float, default=240, help="seconds to wait for scrubs and for the operator")
-    teardown.add_argument("--force", action="store_true", help="suspend jobs, scrub what can be scrubbed, go on")
     return parser
 
 
@@ -53,7 +52,7 @@ async def _run(options: argparse.Namespace) -> None:
                 namespaces = (*options.system_namespace, SYSTEM_NAMESPACE)
                 await apply_policies(kube, options.folder, namespaces, options.gpu_nodes, options.timeout, _say)
             case "teardown":
-                await tear_down(kube, options.timeout, _say, force=options.force)
+                await tear_down(kube, options.timeout, _say)
 
 
 def _say(sentence: str) -> None:

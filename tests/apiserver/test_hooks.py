@@ -70,7 +70,7 @@ class Site:
         said: list[str] = []
         with self.rights_of("pre-delete"):
             async with await Kube.connect(str(self.kubeconfig)) as kube:
-                await tear_down(kube, 5, said.append, force=False)
+                await tear_down(kube, 5, said.append)
         return said
 
 

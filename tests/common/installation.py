@@ -1,6 +1,7 @@
 """Lethe on a test cluster: the chart, installed by Helm as a user installs it, and the command `lethe`."""
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,24 +28,29 @@ class Installation:
 
     provider: Provider
 
-    def install(self, **values: Any) -> None:
-        """Install or upgrade the chart and wait until its workloads are ready, and run today's image."""
-        self._forget_interrupted()
-        chosen = {**self._values(), **values}
-        run(
-            [
-                *self._helm(),
-                *("upgrade", "--install", RELEASE, CHART, "--create-namespace", "--wait", "--timeout=5m"),
-                "--values=-",
-            ],
-            stdin=json.dumps(chosen),
-        )
+    def install(self, *flags: str, **values: Any) -> str:
+        """Install or upgrade the chart, wait until its workloads are ready and run today's image.
 
-    def uninstall(self) -> None:
-        """Uninstall the chart, also where a node is still held; an absent one is no error."""
-        if attempt([*self._helm(), "status", RELEASE]).returncode == 0:
-            self.install(uninstall={"force": True})
-            run([*self._helm(), "uninstall", RELEASE, "--wait", "--timeout=5m"])
+        Values are added to those of `values`, and flags to Helm's. What Helm prints is returned.
+        """
+        self.forget_interrupted()
+        return run(self.install_command(*flags), stdin=json.dumps({**self.values(), **values}))
+
+    def install_command(self, *flags: str) -> list[str | Path]:
+        """Return Helm's command that installs or upgrades the chart; values are read from its standard input."""
+        words = ("upgrade", "--install", RELEASE, CHART, "--create-namespace", "--wait", "--timeout=5m", "--values=-")
+        return [*self._helm(), *words, *flags]
+
+    def uninstall(self) -> str:
+        """Uninstall the chart, also where a node is still held, and return what Helm prints; absence is no error."""
+        if self.helm("status", RELEASE).returncode != 0:
+            return ""
+        self.provider.kubectl()("annotate", "namespace", SYSTEM, "lethe.dev/uninstall=force", "--overwrite")
+        return run([*self._helm(), "uninstall", RELEASE, "--wait", "--timeout=5m"])
+
+    def helm(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run Helm in Lethe's namespace and return what came of it."""
+        return attempt([*self._helm(), *words])
 
     def is_installed(self) -> bool:
         """Say whether the operator is deployed."""
@@ -78,7 +84,7 @@ class Installation:
             seconds=seconds,
         )
 
-    def _forget_interrupted(self) -> None:
+    def forget_interrupted(self) -> None:
         """Remove what a helm that was killed has left: it would refuse to go on."""
         states = "owner=helm,status in (pending-install,pending-upgrade,pending-rollback)"
         self.provider.kubectl()("delete", "secrets", f"--namespace={SYSTEM}", f"--selector={states}")
@@ -87,7 +93,7 @@ class Installation:
         helm = tools.require(["helm"]) / "helm"
         return [helm, f"--kubeconfig={self.provider.kubeconfig()}", f"--namespace={SYSTEM}"]
 
-    def _values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """Return what a provider sets who has no registry and nodes that are only just big enough.
 
         The tag stays the same when the image changes, so an annotation replaces the pods. A cluster of others has

@@ -1,11 +1,13 @@
 """`lethe-setup teardown`: before the release is deleted.
 
-1. Refuse while a job runs or a node is held. Forced: suspend the jobs, wait for the scrubs, go on after the time given,
-   and name what stays unclean.
+1. Refuse while a job runs, or a node is held or waits for its scrub after a tenant. Forced, by an annotation of the
+   namespace lethe-system: suspend the jobs, wait for the scrubs, go on after the time given, and name what stays
+   unclean. (Not by a value of the chart: Helm does not upgrade a release whose removal was refused.)
 2. Policies come out first: a cluster is never left in which pods cannot be bound.
 3. Then the operator is stopped, so that nothing is put back.
 4. Then what only the operator could undo: taint and label of nodes, finalizers, grants, labels of namespaces.
-5. The ledger stays, but says Unmanaged: nobody watches the nodes from now on, so a later installation must scrub them
+5. The annotation goes, so that the next installation is not removed by force.
+6. The ledger stays, but says Unmanaged: nobody watches the nodes from now on, so a later installation must scrub them
    again. Who was there last stays in it.
 """
 
@@ -31,7 +33,7 @@ from lethe.model.names import (
     TAINT,
 )
 from lethe.model.phases import JobPhase, NodePhase
-from lethe.model.reasons import NOT_ENROLLED
+from lethe.model.reasons import GPU_SET_MISMATCH, NODE_MISSING, NODE_NOT_EMPTY, NODE_NOT_READY, NOT_ENROLLED
 
 Say = Callable[[str], None]
 Object = dict[str, Any]
@@ -41,26 +43,34 @@ T = TypeVar("T")
 HELD: Final = (NodePhase.ASSIGNED, NodePhase.DRAINING, NodePhase.SCRUBBING)
 CLEAN: Final = (NodePhase.FREE, NodePhase.UNMANAGED)
 
+FORCE_ANNOTATION: Final = "lethe.dev/uninstall"
+FORCE: Final = "force"
+
+_STUCK: Final = (NODE_NOT_EMPTY, NODE_MISSING, NODE_NOT_READY, GPU_SET_MISMATCH)
+"""Why a Dirty node may wait for ever."""
 _POLL_SECONDS: Final = 1.0
 _NOTICE_SECONDS: Final = 20.0
 """How long an API server may take to notice that a policy is gone."""
 
 
-async def tear_down(kube: Kube, timeout_seconds: float, say: Say, *, force: bool) -> None:
+async def tear_down(kube: Kube, timeout_seconds: float, say: Say) -> None:
     """Undo what only the operator could undo; raise InputError when somebody still holds a node."""
+    force = await _is_forced(kube)
     busy = await _busy(kube)
     if busy and not force:
         raise InputError(
-            f"Lethe is in use: {'; '.join(busy)}. Let the jobs end or delete them, and wait until the nodes are Free. "
-            "To uninstall all the same, `helm upgrade --reuse-values --set uninstall.force=true` first: it suspends "
-            "the jobs and scrubs what it can"
+            f"Lethe is in use: {'; '.join(busy)}. Nothing was changed. Let the jobs end or delete them, wait until the "
+            f"nodes are Free, and uninstall again. To uninstall all the same, `kubectl annotate namespace "
+            f"{SYSTEM_NAMESPACE} {FORCE_ANNOTATION}={FORCE}` first: it suspends the jobs and scrubs what it can. To "
+            "keep Lethe, `helm rollback` to the last revision that `helm history` shows: Helm takes a release for "
+            "half removed now, and would not upgrade it"
         )
-    if busy:
+    if force:
         await _suspend_and_wait(kube, timeout_seconds, say)
     removed = await remove_policies(kube)
     say(f"removed {len(removed)} admission policies")
     await _stop_operator(kube, timeout_seconds, say)
-    for step in (_free_nodes, _free_pods, _free_jobs, _remove_grants, _free_namespaces):
+    for step in (_free_nodes, _free_pods, _free_jobs, _remove_grants, _free_namespaces, _forget_force):
         await step(kube)
     unclean = await _close_ledger(kube)
     for name, phase in unclean:
@@ -68,11 +78,18 @@ async def tear_down(kube: Kube, timeout_seconds: float, say: Say, *, force: bool
     say("nodes, pods, jobs and namespaces are as they would be without Lethe")
 
 
+async def _is_forced(kube: Kube) -> bool:
+    return any(
+        (item["metadata"].get("annotations") or {}).get(FORCE_ANNOTATION) == FORCE
+        for item in await kube.list(NAMESPACE, fields=f"metadata.name={SYSTEM_NAMESPACE}")
+    )
+
+
 async def _busy(kube: Kube) -> list[str]:
     nodes = [
         f"node {node['metadata']['name']} is {phase}"
         for node in await kube.list(GPU_NODE)
-        if (phase := _phase(node)) in HELD
+        if (phase := _phase(node)) in HELD or _awaits_scrub(node)
     ]
     running = (JobPhase.ADMITTED, JobPhase.RUNNING)
     jobs = [
@@ -83,12 +100,18 @@ async def _busy(kube: Kube) -> list[str]:
     return nodes + jobs
 
 
+def _awaits_scrub(node: Object) -> bool:
+    """Say whether a tenant has left a node that is scrubbed next, unless something keeps it from that."""
+    status = node.get("status", {})
+    return _phase(node) == NodePhase.DIRTY and bool(status.get("previousHolder")) and status.get("reason") not in _STUCK
+
+
 async def _suspend_and_wait(kube: Kube, timeout_seconds: float, say: Say) -> None:
     for job in await kube.list(JOB_CR):
         if not JobPhase(_phase(job) or JobPhase.QUEUED).is_terminal:
             metadata = job["metadata"]
             await kube.patch(JOB_CR, metadata["name"], metadata["namespace"], {"spec": {"suspend": True}})
-    say("suspended all jobs; waiting until their nodes are scrubbed")
+    say("suspended the jobs that had not ended; waiting until their nodes are scrubbed")
     deadline = time.monotonic() + timeout_seconds
     while busy := await _busy(kube):
         if time.monotonic() > deadline:
@@ -172,6 +195,12 @@ async def _free_namespaces(kube: Kube) -> None:
     for item in await kube.list(NAMESPACE, labels=LABEL_TENANT):
         unlabelled = {"metadata": {"labels": {LABEL_TENANT: None}}}
         await _insist(kube.patch, NAMESPACE, item["metadata"]["name"], "", unlabelled)
+
+
+async def _forget_force(kube: Kube) -> None:
+    if await _is_forced(kube):
+        kept = {"metadata": {"annotations": {FORCE_ANNOTATION: None}}}
+        await _insist(kube.patch, NAMESPACE, SYSTEM_NAMESPACE, "", kept)
 
 
 async def _close_ledger(kube: Kube) -> list[tuple[str, str]]:

@@ -76,7 +76,10 @@ def cluster(node_phase: str = "Free", job_phase: str = "Succeeded") -> FakeKube:
 
 async def run(kube: FakeKube, *, force: bool = False, seconds: float = 0.0) -> list[str]:
     said: list[str] = []
-    await tear_down(kube, seconds, said.append, force=force)  # type: ignore[arg-type]
+    annotations = {"lethe.dev/uninstall": "force"} if force else {}
+    kube.put(NAMESPACE, {"metadata": {"name": "lethe-system", "annotations": annotations}})
+    await tear_down(kube, seconds, said.append)  # type: ignore[arg-type]
+    assert kube.objects[("namespaces", "", "lethe-system")]["metadata"]["annotations"] == {}
     return said
 
 
@@ -151,6 +154,34 @@ async def test_forced_it_suspends_the_jobs_and_waits_for_the_scrub(monkeypatch: 
     said = await run(kube, force=True, seconds=60)
     assert not [sentence for sentence in said if "NOT CLEAN" in sentence]
     assert kube.objects[("gpunodes", "", "gpu-1")]["status"]["phase"] == "Unmanaged"
+
+
+def left_by_a_tenant(reason: str) -> FakeKube:
+    kube = cluster()
+    past = {"tenant": "acme", "jobs": ["digits"]}
+    kube.objects[("gpunodes", "", "gpu-1")]["status"] = {"phase": "Dirty", "reason": reason, "previousHolder": past}
+    return kube
+
+
+async def test_refused_between_a_tenant_and_the_scrub() -> None:
+    with pytest.raises(InputError, match="gpu-1 is Dirty"):
+        await run(left_by_a_tenant("Settling"))
+
+
+async def test_forced_it_waits_for_a_scrub_that_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    kube = left_by_a_tenant("Settling")
+
+    async def operator_works(_: float) -> None:
+        kube.objects[("gpunodes", "", "gpu-1")]["status"] = {"phase": "Free"}
+
+    monkeypatch.setattr(teardown.asyncio, "sleep", operator_works)
+    said = await run(kube, force=True, seconds=60)
+    assert not [sentence for sentence in said if "NOT CLEAN" in sentence]
+
+
+async def test_it_does_not_wait_for_a_node_that_cannot_be_scrubbed() -> None:
+    said = await run(left_by_a_tenant("NodeMissing"))
+    assert any("NOT CLEAN: node gpu-1 was Dirty" in sentence for sentence in said)
 
 
 async def test_forced_it_goes_on_in_the_end_and_says_who_was_there() -> None:
