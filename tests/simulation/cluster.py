@@ -102,6 +102,11 @@ class Cluster:
             metrics,
         )
 
+    def configure(self, **changes: Any) -> None:
+        """Start the operator again with a changed configuration."""
+        self.config = msgspec.structs.replace(self.config, **changes)
+        self._start_operator()
+
     # ---- what people make
 
     def add_node(self, name: str, *, gpus: int = GPUS, managed: bool = True) -> None:

@@ -10,8 +10,10 @@ from rich.table import Table
 
 from lethe.adapters import kube
 from lethe.adapters.kube import Kube
+from lethe.decisions.conditions import find_condition
 from lethe.model.errors import LetheError, UsageError
 from lethe.model.phases import NodePhase
+from lethe.model.reasons import CONDITION_FENCED
 from lethe.model.resources import GPUNode, NodeStatus
 
 app = typer.Typer(
@@ -50,7 +52,11 @@ def list_nodes() -> None:
             receipt,
             status.message,
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for node in nodes:
+        if unfenced := find_condition(node.status.conditions, CONDITION_FENCED):
+            console.print(f"{node.metadata.name}: {unfenced.message}")
 
 
 @app.command()

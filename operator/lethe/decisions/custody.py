@@ -9,7 +9,8 @@
                  Quarantined   anything else came of the scrub
     Free         Assigned      an admitted job's gated pod waits for it
                  Unmanaged     it is released
-                 Dirty         its Node was replaced, or it offers another number of GPUs
+                 Dirty         its Node was replaced, it offers another number of GPUs, or the fence only warned until now
+                               (audit mode)
     Assigned     Assigned      the same tenant's next job takes it, without a scrub
                  Draining      its pods have ended or are lost, and no job of the tenant may follow; or its Node was
                                replaced
@@ -34,7 +35,7 @@ import msgspec
 
 from lethe.decisions.actions import Action, WriteNodeStatus
 from lethe.decisions.admission import Admission
-from lethe.decisions.fence import copy_to_fence, is_settled
+from lethe.decisions.fence import copy_to_fence, is_settled, tell_audit, was_unfenced
 from lethe.decisions.grants import (
     are_pods_over,
     describe_holder,
@@ -74,6 +75,7 @@ def decide_node(snapshot: Snapshot, node: GPUNode, admission: Admission) -> Node
     elif successor is None or not decide_renamed(case, successor):
         _PHASES[case.old.phase](case)
     note_override(case)
+    tell_audit(case)
     copy_to_fence(case)
     if case.status != case.old:
         case.actions.insert(0, WriteNodeStatus(node=case.name, ledger=node, status=case.status, notes=case.notes))
@@ -162,6 +164,9 @@ def _free(case: NodeCase) -> None:
             **left(case),
             **seen(facts),
         )
+    elif was_unfenced(case):
+        message = "the fence only warned until now (fence.mode was audit): anybody may have been on the node"
+        case.move(NodePhase.DIRTY, reasons.AUDIT_ONLY, message, **left(case))
     elif case.node.spec.drain:
         case.say(reasons.DRAINED, f"clean and drained: no job gets it until `lethe node undrain {case.name}`")
     elif facts is not None and facts.gpu_capacity == 0:

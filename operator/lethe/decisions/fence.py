@@ -4,9 +4,12 @@
 2. Closed means: no grant and not on the open list, as read in this cycle. `closed_at` is written only then.
    Closing deletes the binding; its Role lets nobody in and stays until the node is released, for the next grant.
 3. Settled means: `settle_seconds` later, and a trial bind was refused in this cycle.
+4. Where the policies only warn, a managed node carries the condition Fenced=False. It outlives the change to enforce:
+   anybody may have been on the node until the next scrub begins.
 """
 
 from lethe.decisions.actions import CloseGrant, OpenGrant, RemoveGrantRole
+from lethe.decisions.conditions import find_condition, with_condition
 from lethe.decisions.ledger import NodeCase
 from lethe.decisions.snapshot import Snapshot
 from lethe.formats.quantity import seconds_between
@@ -42,6 +45,31 @@ def copy_to_fence(case: NodeCase) -> None:
         case.actions.append(
             OpenGrant(node=case.name, namespace=holder.namespace, pod_uids=holder.pod_uids, has_role=has_role)
         )
+
+
+def tell_audit(case: NodeCase) -> None:
+    """Say on a managed node that nothing protects it; take that back when a scrub behind an enforced fence begins."""
+    conditions = case.status.conditions
+    if case.status.phase != NodePhase.UNMANAGED and case.snapshot.config.fence == "audit":
+        conditions = with_condition(
+            conditions,
+            reasons.CONDITION_FENCED,
+            "False",
+            reason=reasons.AUDIT_ONLY,
+            message="fence.mode is audit: the API server only warns, and NOTHING IS PROTECTED",
+            now=case.snapshot.now,
+            generation=case.node.metadata.generation,
+        )
+    elif case.status.phase in (NodePhase.UNMANAGED, NodePhase.SCRUBBING) and case.status.phase != case.old.phase:
+        conditions = [condition for condition in conditions if condition.type != reasons.CONDITION_FENCED]
+    if conditions != case.status.conditions:
+        case.set(conditions=conditions)
+
+
+def was_unfenced(case: NodeCase) -> bool:
+    """Say whether the fence, which is enforced now, only warned at some time since the node's last scrub."""
+    unfenced = find_condition(case.old.conditions, reasons.CONDITION_FENCED) is not None
+    return unfenced and case.snapshot.config.fence == "enforce"
 
 
 def is_settled(case: NodeCase, *, quiet: bool = False) -> bool:

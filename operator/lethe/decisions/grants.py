@@ -9,6 +9,7 @@
 from typing import Final
 
 from lethe.decisions.conditions import find_condition, with_condition
+from lethe.decisions.fence import was_unfenced
 from lethe.decisions.ledger import NodeCase
 from lethe.decisions.proof import is_idle
 from lethe.formats.quantity import parse_duration, parse_time, seconds_between
@@ -75,6 +76,7 @@ def may_keep(case: NodeCase, tenant: Tenant) -> bool:
         and facts is not None
         and facts.is_as_scrubbed(case.old)
         and is_idle(case.snapshot, case.node)
+        and not was_unfenced(case)
     )
 
 

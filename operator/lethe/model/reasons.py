@@ -11,6 +11,9 @@ CONDITION_COMPLETE: Final = "Complete"
 CONDITION_FAILED: Final = "Failed"
 CONDITION_READY: Final = "Ready"
 
+# a condition of a GPUNode
+CONDITION_FENCED: Final = "Fenced"
+
 # why a job is refused or waits
 ACCEPTED: Final = "Accepted"
 DATASET_NOT_FOUND: Final = "DatasetNotFound"
@@ -69,6 +72,7 @@ TENANT_GONE: Final = "TenantGone"
 SETTLING: Final = "Settling"
 AWAITING_PROOF: Final = "AwaitingProof"
 PROVED: Final = "Proved"
+AUDIT_ONLY: Final = "AuditOnly"
 RESIDUE_FOUND: Final = "ResidueFound"
 LEAK_DETECTED: Final = "LeakDetected"
 
