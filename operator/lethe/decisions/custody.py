@@ -9,7 +9,7 @@
                  Quarantined   anything else came of the scrub
     Free         Assigned      an admitted job's gated pod waits for it
                  Unmanaged     it is released
-                 Dirty         its Node was replaced, it offers another number of GPUs, or the fence only warned until now
+                 Dirty         its Node was replaced, it offers another number of GPUs, or the fence only warned before
                                (audit mode)
     Assigned     Assigned      the same tenant's next job takes it, without a scrub
                  Draining      its pods have ended or are lost, and no job of the tenant may follow; or its Node was
