@@ -49,10 +49,10 @@ def install(client: Client, chart: list[Object]) -> None:
         is_hook = "helm.sh/hook" in document["metadata"].get("annotations", {})
         if kind is not None and (kind == kinds.SERVICEACCOUNT or not is_hook):
             client.create(kind, document)
-    names = [document["metadata"]["name"] for document in chart if document["kind"] == "CustomResourceDefinition"]
-    until(lambda: all(_is_established(client, name) for name in names), what="the CRDs to be served", seconds=20)
+    paths = [_path(document) for document in chart if document["kind"] == "CustomResourceDefinition"]
+    until(lambda: all(client.send("GET", path).ok for path in paths), what="the CRDs to be served", seconds=30)
 
 
-def _is_established(client: Client, name: str) -> bool:
-    conditions = client.get(kinds.CRD, name).get("status", {}).get("conditions", [])
-    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+def _path(definition: Object) -> str:
+    spec = definition["spec"]
+    return f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"

@@ -5,9 +5,10 @@ import json
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Self
@@ -136,14 +137,23 @@ def _parse(data: bytes) -> Object:
 @contextmanager
 def serve(program: Path, folder: Path, *flags: str) -> Iterator[tuple[Client, Path]]:
     """Run etcd and the API server, with more flags, in a folder; yield an administrator's client and kubeconfig."""
+    with serve_side_by_side(program, folder, {"apiserver": flags}) as servers:
+        yield servers["apiserver"]
+
+
+@contextmanager
+def serve_side_by_side(
+    program: Path, folder: Path, servers: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, tuple[Client, Path]]]:
+    """Run etcd and, on its data, API servers with these flags more; yield client and kubeconfig of each by name."""
     authority = Authority(folder / "pki", "test")
     authority.create()
-    server = authority.issue("server", name="kube-apiserver", hosts=["127.0.0.1", "localhost"])
+    pair = authority.issue("server", name="kube-apiserver", hosts=["127.0.0.1", "localhost"])
     admin = authority.issue("admin", name="admin", organization="system:masters")
     accounts = service_account_key(folder / "pki")
-    etcd, peer, secure = _free_ports(3)
-    url = f"https://127.0.0.1:{secure}"
-    kubeconfig = authority.kubeconfig(folder / "kubeconfig", server=url, pair=admin, context="test")
+    context = ssl.create_default_context(cafile=authority.pair.certificate)
+    context.load_cert_chain(admin.certificate, admin.key)
+    etcd, peer, *secure = _free_ports(2 + len(servers))
     with ExitStack() as stack:
         stack.enter_context(
             _running(
@@ -160,30 +170,34 @@ def serve(program: Path, folder: Path, *flags: str) -> Iterator[tuple[Client, Pa
                 ],
             )
         )
-        stack.enter_context(
-            _running(
-                folder / "apiserver.log",
-                [
-                    *(program, "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{etcd}"),
-                    *("--bind-address=127.0.0.1", f"--secure-port={secure}", "--advertise-address=127.0.0.1"),
-                    *(f"--tls-cert-file={server.certificate}", f"--tls-private-key-file={server.key}"),
-                    f"--client-ca-file={authority.pair.certificate}",
-                    f"--service-account-key-file={accounts.certificate}",
-                    f"--service-account-signing-key-file={accounts.key}",
-                    "--service-account-issuer=https://kubernetes.default.svc",
-                    *("--service-cluster-ip-range=10.99.0.0/16", "--endpoint-reconciler-type=none"),
-                    *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
-                    # Nobody makes service accounts here.
-                    *("--disable-admission-plugins=ServiceAccount", "--allow-privileged=true"),
-                    *flags,
-                ],
+        served = {}
+        for (name, flags), port in zip(servers.items(), secure, strict=True):
+            stack.enter_context(
+                _running(
+                    folder / f"{name}.log",
+                    [
+                        *(program, "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{etcd}"),
+                        *("--bind-address=127.0.0.1", f"--secure-port={port}", "--advertise-address=127.0.0.1"),
+                        *(f"--tls-cert-file={pair.certificate}", f"--tls-private-key-file={pair.key}"),
+                        f"--client-ca-file={authority.pair.certificate}",
+                        f"--service-account-key-file={accounts.certificate}",
+                        f"--service-account-signing-key-file={accounts.key}",
+                        "--service-account-issuer=https://kubernetes.default.svc",
+                        *("--service-cluster-ip-range=10.99.0.0/16", "--endpoint-reconciler-type=none"),
+                        *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
+                        # Nobody makes service accounts here.
+                        *("--disable-admission-plugins=ServiceAccount", "--allow-privileged=true"),
+                        *flags,
+                    ],
+                )
             )
-        )
-        context = ssl.create_default_context(cafile=authority.pair.certificate)
-        context.load_cert_chain(admin.certificate, admin.key)
-        client = Client(secure, context)
-        until(lambda: _is_ready(client), what="the API server to be ready", seconds=60)
-        yield client, kubeconfig
+            kubeconfig = authority.kubeconfig(
+                folder / f"{name}.kubeconfig", server=f"https://127.0.0.1:{port}", pair=admin, context="test"
+            )
+            client = Client(port, context)
+            until(partial(_is_ready, client), what="the API server to be ready", seconds=60)
+            served[name] = (client, kubeconfig)
+        yield served
 
 
 def _is_ready(client: Client) -> bool:
