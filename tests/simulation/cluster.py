@@ -19,6 +19,7 @@ from lethe.controller.observe import Observer
 from lethe.controller.queue import Wakeups
 from lethe.crypto.hpke import PrivateKey
 from lethe.crypto.sign import Signer
+from lethe.decisions.snapshot import Snapshot
 from lethe.formats.quantity import format_time
 from lethe.formats.receipt import encode_report
 from lethe.model import names
@@ -93,8 +94,9 @@ class Cluster:
         metrics = OperatorMetrics()
         keys = {SIGNER.key_id: SIGNER.public_key}
         leader: Any = Leader()
+        self._observer = Observer(api, self.clock, self.config, keys, lambda kind, newest: None)
         self._cycle = Cycle(
-            Observer(api, self.clock, self.config, keys, lambda kind, objects: None),
+            self._observer,
             Executor(api, leader, self.clock, self.config, SIGNER, metrics),
             Wakeups(),
             self.config,
@@ -178,6 +180,10 @@ class Cluster:
         except (UnavailableError, ConflictError):
             return 0.0
         return 0.0
+
+    async def observe(self) -> Snapshot:
+        """Return what a cycle would know now."""
+        return await self._observer.observe()
 
     def job(self, namespace: str, name: str = "digits") -> Object:
         return self.server.get(kube.JOB_CR, name, namespace)

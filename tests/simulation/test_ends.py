@@ -49,6 +49,18 @@ async def test_a_failure_is_named_and_the_node_is_scrubbed(behaviour: Behaviour,
     assert names.JOB_FINALIZER not in cluster.job("acme")["metadata"].get("finalizers", [])
 
 
+async def test_what_is_over_is_not_read_again() -> None:
+    cluster = await start(Behaviour())
+    assert training_pod(cluster)["metadata"]["labels"][names.LABEL_RELEASED] == "true"
+    assert cluster.job("acme")["metadata"]["labels"] == {names.LABEL_RELEASED: "true"}
+
+    cluster.add_job("acme", "second", template={"spec": {"containers": []}})
+    snapshot = await cluster.observe()
+
+    assert [name for _, name in snapshot.jobs] == ["second"]
+    assert {pod.role for pod in snapshot.pods.values()} == {names.ROLE_SCRUB}
+
+
 async def test_a_reboot_loses_the_pod_and_dirties_the_node() -> None:
     cluster = await start(Behaviour(endless=True))
     assert cluster.job_status("acme")["phase"] == "Running"
