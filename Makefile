@@ -4,6 +4,7 @@
 #   make demo, make demo-leak       the two-tenant demo, and the same without Lethe
 #   make cluster | images | down    the test cluster by itself
 #   make e2e K=attacks              end-to-end tests whose names match a pytest expression
+#   make bench-control PART=bind    measure the control plane (parts: bind, closing, custody, restart); all without PART
 #
 # CLUSTER=embedded|kind|current takes a cluster by name (without it: the one of KUBECONFIG, else kind where a Docker
 # engine answers, else embedded as root on Linux). KIND_NODE_IMAGE names kind's node image.
@@ -11,6 +12,7 @@
 PYTHON ?= python3
 CLUSTER ?=
 K ?=
+PART ?=
 export CLUSTER KIND_NODE_IMAGE
 
 BIN := .venv/bin
@@ -18,7 +20,7 @@ INSTALLED := .venv/installed
 PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
 
 .NOTPARALLEL:
-.PHONY: test lint unit apiserver simulation e2e cluster images tools down demo demo-leak venv clean
+.PHONY: test lint unit apiserver simulation e2e bench-control cluster images tools down demo demo-leak venv clean
 
 test: lint unit apiserver simulation e2e
 
@@ -53,6 +55,10 @@ simulation: venv
 
 e2e: venv
 	$(PYTEST) tests/cluster tests/e2e
+
+# Writes docs/measurements/control.{json,md}; the part `custody` brings the test cluster up, and leaves it up.
+bench-control: tools
+	$(BIN)/python -m tests.performance control $(PART)
 
 cluster: venv
 	$(BIN)/python -m tests.cluster up

@@ -21,7 +21,11 @@ class Kubectl:
 
     def __call__(self, *words: str | Path, stdin: str | None = None, timeout: float | None = None) -> str:
         """Run kubectl and return what it prints; a failure is a ClusterError."""
-        return run([*self._start, *words], stdin=stdin, timeout=timeout)
+        return run(self.command(*words), stdin=stdin, timeout=timeout)
+
+    def command(self, *words: str | Path) -> list[str | Path]:
+        """Return the command line, for a process that goes on beside this one."""
+        return [*self._start, *words]
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start kubectl and return the process; output and errors come through one pipe."""
@@ -35,7 +39,7 @@ class Kubectl:
 
     def answers(self, *words: str) -> bool:
         """Say whether the command succeeds."""
-        return attempt([*self._start, *words]).returncode == 0
+        return attempt(self.command(*words)).returncode == 0
 
     def read(self, *words: str) -> Any:
         """Return the JSON that a command prints."""

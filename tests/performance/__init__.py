@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against a plain run beside it, never assertions."""
