@@ -3,6 +3,7 @@
 #   make test                       everything: lint, unit, API server, simulation, end-to-end on a real cluster
 #   make demo, make demo-leak       the two-tenant demo, and the same without Lethe
 #   make cluster | images | down    the test cluster by itself
+#   make mutants                    do the tests notice defects? puts each into a copy of the package
 #   make e2e K=attacks              end-to-end tests whose names match a pytest expression
 #   make bench-control PART=bind    measure the control plane (parts: bind, closing, custody, restart); all without PART
 #
@@ -20,7 +21,7 @@ INSTALLED := .venv/installed
 PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
 
 .NOTPARALLEL:
-.PHONY: test lint unit apiserver simulation e2e bench-control cluster images tools down demo demo-leak venv clean
+.PHONY: test lint unit apiserver simulation mutants e2e bench-control cluster images tools down demo demo-leak venv clean
 
 test: lint unit apiserver simulation e2e
 
@@ -49,6 +50,10 @@ apiserver: tools
 # Kubernetes and the rest, built from Go modules into the cache folder.
 tools: venv
 	$(BIN)/python -m tests.cluster tools
+
+# Defects put into a copy of the package: each must be caught by a test. `make mutants K='a word of their names'`.
+mutants: venv
+	$(BIN)/python -m tests.mutants $(K)
 
 simulation: venv
 	$(PYTEST) tests/simulation

@@ -86,8 +86,13 @@ def decide_unmanaged(case: NodeCase) -> None:
 
 
 def decide_renamed(case: NodeCase, successor: GPUNode) -> bool:
-    """Decide about the ledger of a machine that has another name now; False while its pods may still run."""
+    """Decide about the ledger of a machine that has another name now; False leaves it to its phase.
+
+    That is so while its pods may still run, and when it was released after that.
+    """
     if not is_rebooted(case.snapshot, case.node) and not is_scrubbed_since(case.snapshot, case.name):
+        return False
+    if case.old.phase == NodePhase.DIRTY and case.old.reason == reasons.NODE_RENAMED and not case.node.spec.managed:
         return False
     message = (
         f"the machine is node {successor.metadata.name} now, whose ledger accounts for its past; "
