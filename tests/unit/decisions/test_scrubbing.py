@@ -1,0 +1,102 @@
+"""What clears a node after its scrub, and what quarantines it: nothing but a verified receipt leads to Free."""
+
+from typing import Any
+
+import pytest
+
+from lethe.decisions.actions import IssueReceipt
+from lethe.decisions.scrubbing import scrub_config
+from lethe.decisions.snapshot import IssuedReceipt, PodFacts, ScrubResult, Snapshot
+from lethe.model.phases import NodePhase
+from tests.common.scrubs import build_report, build_summary
+from tests.unit.decisions.worlds import ENDED, LONG_AGO, NODE, RECENTLY, RUNNING, decide, ledger, pod, world
+
+NONCE = "5a" * 32
+SCRUB = {"podName": "lethe-scrub-gpu-1-3", "podUid": "scrub-1", "nonce": NONCE, "startedAt": RECENTLY}
+
+
+def scrub_pod(**changes: Any) -> PodFacts:
+    given = {"name": SCRUB["podName"], "namespace": "lethe-system", "uid": "scrub-1", "role": "scrub", "job_uid": ""}
+    return pod(**{**given, "containers": {"scrub": ENDED["train"]}, **changes})
+
+
+def receipt(**changes: Any) -> IssuedReceipt:
+    given = {"name": "gpu-1-3", "sha256": "77", "nonce": NONCE, "node_uid": "node-1", "boot_id": "boot-1", "epoch": 3}
+    return IssuedReceipt(**{**given, **changes})
+
+
+def scrubbed(report: dict[str, Any] | None = None, issued: IssuedReceipt | None = None, **changes: Any) -> Snapshot:
+    """Return a world in which the scrub of gpu-1 has ended, with a report that clears it but for these changes."""
+    node = ledger("Scrubbing", scrub=SCRUB, lastReceipt=None)
+    blank = world(node)
+    told = build_report(scrub_config(blank, NODE, node.status), **(report or {}))
+    summary = build_summary(told)
+    result = ScrubResult(report=told, report_sha256=summary.report_sha256, summary=summary)
+    given = {
+        "pods": {"scrub-1": scrub_pod()},
+        "scrubs": {"scrub-1": result},
+        "receipts": {NODE: issued} if issued is not None else {},
+    }
+    return world(node, **{**given, **changes})
+
+
+def test_a_verified_receipt_frees_the_node() -> None:
+    status, _ = decide(scrubbed(issued=receipt()))
+    assert status.phase == NodePhase.FREE
+    assert status.last_receipt is not None and status.last_receipt.sha256 == "77"
+
+
+def test_the_receipt_comes_first() -> None:
+    status, actions = decide(scrubbed())
+    assert status.phase == NodePhase.SCRUBBING
+    issued = [action for action in actions if isinstance(action, IssueReceipt)]
+    assert [(entry.predicate.nonce, entry.predicate.epoch) for entry in issued] == [(NONCE, 3)]
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "reason"),
+    [
+        (scrubbed(issued=receipt(nonce="00")), "NonceMismatch"),
+        (scrubbed(issued=receipt(node_uid="node-2")), "NonceMismatch"),
+        (scrubbed(issued=receipt(boot_id="boot-2")), "NonceMismatch"),
+        (scrubbed(issued=receipt(epoch=2)), "NonceMismatch"),
+        (scrubbed({"verdict": "Failed", "reason": "GPULost"}, issued=receipt()), "GPULost"),
+        (scrubbed({"nonce": "00" * 32}, issued=receipt()), "NonceMismatch"),
+        (scrubbed({"boot_id": "boot-2"}, issued=receipt()), "BootMismatch"),
+        (scrubbed({"epoch": 2}, issued=receipt()), "EpochMismatch"),
+        (scrubbed({"node": "gpu-2"}, issued=receipt()), "NodeMismatch"),
+        (scrubbed(issued=receipt(), occupants={NODE: ("acme/late",)}), "NodeNotEmpty"),
+        (scrubbed(issued=receipt(), pods={}), "ScrubPodLost"),
+        (scrubbed(issued=receipt(), pods={"scrub-2": scrub_pod(uid="scrub-2")}), "ScrubPodLost"),
+    ],
+    ids=[
+        "receipt of another nonce",
+        "receipt of another node",
+        "receipt of another boot",
+        "receipt of another epoch",
+        "failed",
+        "report of another nonce",
+        "report of another boot",
+        "report of another epoch",
+        "report of another node",
+        "a pod came",
+        "its pod is gone",
+        "another pod of its name",
+    ],
+)
+def test_anything_else_quarantines_with_evidence_and_advice(snapshot: Snapshot, reason: str) -> None:
+    status, _ = decide(snapshot)
+    assert (status.phase, status.reason) == (NodePhase.QUARANTINED, reason)
+    assert status.quarantine is not None and status.quarantine.advice
+    assert any("scrub-1" in line and RECENTLY in line for line in status.quarantine.evidence)
+
+
+def test_an_unread_node_is_not_taken_for_an_empty_one() -> None:
+    assert decide(scrubbed(issued=receipt(), occupants={}))[0].phase == NodePhase.SCRUBBING
+
+
+def test_a_scrub_that_does_not_end_is_given_up() -> None:
+    for started, phase in ((RECENTLY, NodePhase.SCRUBBING), (LONG_AGO, NodePhase.QUARANTINED)):
+        node = ledger("Scrubbing", scrub={**SCRUB, "startedAt": started})
+        running = scrub_pod(phase="Running", containers={"scrub": RUNNING["train"]})
+        assert decide(world(node, pods={"scrub-1": running}))[0].phase == phase
