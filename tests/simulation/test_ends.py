@@ -86,7 +86,7 @@ async def test_a_pod_without_proof_quarantines_the_node_until_a_reboot() -> None
     cluster.behaviour.kubelets = False
     cluster.server.patch(kube.POD, pod["metadata"]["name"], "acme", {"metadata": {"finalizers": None}})
     cluster.server.delete(kube.POD, pod["metadata"]["name"], "acme")
-    cluster.server.finish_deletion("acme", pod["metadata"]["name"])
+    cluster.server.delete(kube.POD, pod["metadata"]["name"], "acme", grace=0)
     await cluster.settle()
 
     assert cluster.job_status("acme")["reason"] == "PodLost"
@@ -106,7 +106,7 @@ async def test_what_the_garbage_collector_says_is_no_proof() -> None:
     cluster.behaviour.kubelets = False
     disruption = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}
     status = {**pod["status"], "phase": "Failed", "conditions": [disruption]}
-    cluster.server.update(kube.POD, {**pod, "status": status})
+    cluster.server.update(kube.POD, {**pod, "status": status}, "status")
     await cluster.settle()
 
     assert cluster.job_status("acme")["reason"] == "PodLost"
@@ -150,7 +150,7 @@ async def test_a_pod_that_has_not_trained_is_not_given_the_time_of_an_upload() -
 
     assert training_pod(cluster)["spec"]["terminationGracePeriodSeconds"] == 3600
     cluster.server.delete(kube.JOB_CR, "digits", "acme")
-    await cluster._operate()
+    await cluster.operate()
 
     assert training_pod(cluster)["metadata"]["deletionGracePeriodSeconds"] == 10
 
@@ -269,7 +269,7 @@ async def test_a_foreign_pod_keeps_the_node_dirty() -> None:
         "spec": {"nodeName": "gpu-1"},
     }
     foreign["spec"]["containers"] = []
-    cluster.server.create(kube.POD, {**foreign, "status": {"phase": "Running"}})
+    cluster.server.create(kube.POD, foreign)
     cluster.behaviour.kubelets = False
     await cluster.settle()
 
@@ -283,7 +283,7 @@ async def test_a_node_whose_fence_does_not_refuse_is_not_scrubbed() -> None:
     cluster.add_node("gpu-1")
     cluster.server.may_occupy = lambda namespace, uid, node: True  # type: ignore[method-assign]
     for _ in range(60):
-        await cluster._operate()
+        await cluster.operate()
         cluster.clock.move(5)
 
     status = cluster.node_status("gpu-1")

@@ -138,7 +138,7 @@ async def test_a_node_that_was_lost_before_it_was_granted_sends_the_job_back() -
     await cluster.settle()
     cluster.add_job("acme")
     while cluster.job_status("acme").get("phase") != "Admitted":
-        await cluster._operate()
+        await cluster.operate()
     cluster.reboot("gpu-1")
     await cluster.settle()
 

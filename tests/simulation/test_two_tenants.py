@@ -9,56 +9,10 @@ from lethe.adapters import kube
 from lethe.formats.receipt import verify_chain
 from lethe.model import names
 from lethe.model.resources import Envelope
-from tests.simulation.api_server import Interruptions
-from tests.simulation.cluster import SIGNER, Cluster
-
-
-async def run_two_tenants(interruptions: Interruptions | None = None) -> Cluster:
-    """Let two tenants' jobs follow each other on one node."""
-    cluster = Cluster(interruptions)
-    cluster.add_node("cpu-1", gpus=0)
-    cluster.add_node("gpu-1")
-    cluster.add_tenant("acme")
-    cluster.add_tenant("globex")
-    cluster.add_job("acme")
-    cluster.clock.move(2)
-    cluster.add_job("globex")
-    await cluster.settle()
-    return cluster
-
-
-def summary(cluster: Cluster) -> object:
-    """Return what must be the same however often the operator was killed."""
-    receipts = [
-        (receipt["spec"]["node"], receipt["spec"]["epoch"], receipt["spec"].get("tenant", ""))
-        for receipt in cluster.server.all(kube.RECEIPT)
-    ]
-    jobs = {
-        job["metadata"]["namespace"]: (
-            job["status"]["phase"],
-            job["status"]["attempt"],
-            job["status"]["outputs"]["files"],
-        )
-        for job in cluster.server.all(kube.JOB_CR)
-    }
-    pods = sorted(
-        (
-            pod["metadata"]["name"].rpartition("-")[0][:20],
-            pod["status"]["phase"],
-            pod["metadata"].get("finalizers") or [],
-        )
-        for pod in cluster.server.all(kube.POD)
-        if pod["metadata"]["labels"][names.LABEL_ROLE] == names.ROLE_TRAIN
-    )
-    return {
-        "receipts": receipts,
-        "jobs": jobs,
-        "pods": pods,
-        "grants": cluster.server.all(kube.ROLEBINDING, labels=f"{names.LABEL_ROLE}=grant"),
-        "node": cluster.node_status("gpu-1")["phase"],
-        "memory": cluster.memory,
-        "ran": len(cluster.ran),
-    }
+from tests.simulation.cluster import Cluster
+from tests.simulation.faults import Fault, Faults, at_write
+from tests.simulation.operators import SIGNER
+from tests.simulation.sweep import run_two_tenants, summary
 
 
 async def test_jobs_of_two_tenants_follow_each_other_with_a_scrub_between() -> None:
@@ -103,12 +57,12 @@ async def test_the_status_tells_the_story() -> None:
 
 async def test_nothing_is_written_at_rest() -> None:
     cluster = await run_two_tenants()
-    version = cluster.server._version
+    version = cluster.server.version
 
     cluster.clock.move(3600)
     await cluster.settle()
 
-    assert cluster.server._version == version
+    assert cluster.server.version == version
 
 
 async def test_a_job_takes_few_writes() -> None:
@@ -116,26 +70,27 @@ async def test_a_job_takes_few_writes() -> None:
     cluster.add_node("gpu-1")
     cluster.add_tenant("acme")
     await cluster.settle()
-    before = cluster.interruptions.writes
+    before = len(cluster.faults.writes)
 
     cluster.add_job("acme")
     await cluster.settle()
 
-    assert cluster.interruptions.writes - before <= 30, cluster.interruptions.log[before:]
+    assert len(cluster.faults.writes) - before <= 30, [str(request) for request in cluster.faults.writes[before:]]
 
 
 @pytest.mark.parametrize(
-    ("how", "step"), [("killed before", 1), ("killed after", 1), ("conflict", 4), ("lost reply", 4)]
+    ("fault", "step"),
+    [(Fault.KILLED_BEFORE, 2), (Fault.KILLED_AFTER, 2), (Fault.CONFLICT, 6), (Fault.LOST_REPLY, 6), (Fault.GONE, 9)],
 )
-async def test_disturbed_at_any_write_the_end_is_the_same(how: str, step: int) -> None:
+async def test_disturbed_at_any_write_the_end_is_the_same(fault: Fault, step: int) -> None:
     undisturbed = await run_two_tenants()
     expected = summary(undisturbed)
-    writes = undisturbed.interruptions.writes
+    writes = undisturbed.faults.writes
 
-    assert writes > 60
-    for at in range(1, writes + 1, step):
-        cluster = await run_two_tenants(Interruptions(at=at, how=how))
-        assert summary(cluster) == expected, f"{how} at write {at}: {undisturbed.interruptions.log[at - 1]}"
+    assert len(writes) > 60
+    for number in range(1, len(writes) + 1, step):
+        cluster = await run_two_tenants(Faults(at_write(number, fault)))
+        assert summary(cluster) == expected, f"{fault} at write {number}: {writes[number - 1]}"
 
 
 @pytest.mark.parametrize("config", [{"enrolment": "automatic"}, {}], ids=["automatic", "manual"])

@@ -1,0 +1,397 @@
+"""The machines of a simulated cluster: kubelets, the processes that really run, and what lies in the GPUs' memory.
+
+1. What is true of a machine (processes, memory, boot) is kept here and not in the API server: a kubelet that is cut off
+   goes on, and an object that somebody removed ends no process.
+2. Memory remembers whose data lies in it, through reboots too. Who is given a GPU gets the worst one that is visible.
+3. A training container may not start beside another owner's process or on another owner's memory, nor a scrub beside
+   any process: that breaks custody, and stops the simulation at once.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from lethe.adapters import kube
+from lethe.adapters.kube import Object
+from lethe.formats.quantity import format_time
+from lethe.formats.receipt import encode_report
+from lethe.model import names
+from lethe.model.agentconfig import ScrubConfig
+from lethe.model.scrub import Residue
+from tests.common.scrubs import build_facts, build_gpu, build_report, build_summary
+from tests.simulation.api_server import ManualClock
+from tests.simulation.backend import Backend
+
+GPUS: Final = 2
+FOREIGN: Final = "(nobody of ours)"
+_TERMINAL: Final = ("Succeeded", "Failed")
+_OUTPUTS: Final = {
+    "datasetId": "ab" * 16,
+    "index": {"object": "cd" * 16, "sha256": "ef" * 32},
+    "files": 3,
+    "bytes": 99,
+    "url": "s3://results/digits/" + "ab" * 16,
+}
+
+
+@dataclass
+class Behaviour:
+    """How the containers of jobs and scrubs behave."""
+
+    keyfetch: int = 0
+    keyfetch_message: str = ""
+    train: int = 0
+    outputs: int = 0
+    outputs_message: str = json.dumps(_OUTPUTS)
+    endless: bool = False
+    """Training goes on until it is killed."""
+    scrub_changes: dict[str, Any] = field(default_factory=dict)
+    """Changes of the scrub's report; a scrub that reports something else than it was told has cleared nothing."""
+    scrub_fault: str = ""
+    """`replay`: the report of an earlier scrub; `silent`: none; `crash`: the container fails."""
+    scrub_seconds: float = 0.0
+    kubelets: bool = True
+
+
+@dataclass
+class Host:
+    """A machine with GPUs, whether or not the cluster knows it."""
+
+    name: str
+    gpus: int
+    visible: set[int]
+    boot: int = 1
+    reachable: bool = True
+    """Whether its kubelet reaches the API server."""
+
+    @property
+    def boot_id(self) -> str:
+        """Return the boot id that its kubelet reports."""
+        return f"boot-{self.name}-{self.boot}"
+
+    def node(self) -> Object:
+        """Build the Node that its kubelet registers."""
+        labels = {names.GPU_PRESENT_LABEL: "true"} if self.gpus else {}
+        return {"metadata": {"name": self.name, "labels": labels}, "spec": {}, "status": self.status()}
+
+    def status(self) -> Object:
+        """Build the status that its kubelet reports."""
+        gpus = {names.GPU_RESOURCE: str(len(self.visible))} if self.gpus else {}
+        return {
+            "nodeInfo": {"bootID": self.boot_id, "systemUUID": f"system-{self.name}"},
+            "capacity": gpus,
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }
+
+
+@dataclass
+class Process:
+    """A pod's containers, as the machine's runtime knows them."""
+
+    node: str
+    namespace: str
+    name: str
+    role: str
+    owner: str
+    began: float
+    states: dict[str, Object] = field(default_factory=dict)
+    alive: bool = False
+    """Whether it holds GPUs now, whatever the kubelet reports."""
+
+
+class Hosts:
+    """All machines."""
+
+    def __init__(self, api: Backend, clock: ManualClock, logs: dict[str, bytes]) -> None:
+        self.behaviour = Behaviour()
+        self.machines: dict[str, Host] = {}
+        self.processes: dict[str, Process] = {}
+        """By pod uid."""
+        self.memory: dict[tuple[str, int], str] = {}
+        """By node and GPU: whose data lies in it."""
+        self.ran: list[tuple[str, str]] = []
+        """Pod and node of every training container that started."""
+        self.cleared: set[tuple[str, str]] = set()
+        """Node and nonce of every scrub that really cleared what it reported."""
+        self.owner_of: Callable[[Object], str] = _tenant_of
+        self._api = api
+        self._clock = clock
+        self._logs = logs
+        self._old_reports: dict[str, tuple[bytes, str]] = {}
+
+    # ---- what happens to machines
+
+    def add(self, name: str, gpus: int) -> Host:
+        """Add a machine whose kubelet has not registered yet."""
+        host = self.machines[name] = Host(name, gpus, set(range(gpus)))
+        return host
+
+    def reboot(self, name: str) -> None:
+        """End every process of a machine; its memory stays as it is."""
+        self.machines[name].boot += 1
+        for process in self.on(name):
+            self._kill(process)
+
+    def forget_states(self, name: str) -> None:
+        """Let a kubelet restart and lose track of its containers, which run on."""
+        for process in self.on(name):
+            for container, state in process.states.items():
+                if "running" in state:
+                    process.states[container] = _terminated(137, reason="ContainerStatusUnknown")
+
+    def on(self, node: str) -> list[Process]:
+        """Return the processes of a machine, ended ones included."""
+        return [process for process in self.processes.values() if process.node == node]
+
+    # ---- kubelets
+
+    def run(self) -> bool:
+        """Let every kubelet take a step; say whether anything moved."""
+        return any([self.run_host(host) for host in self.machines.values()]) if self.behaviour.kubelets else False
+
+    def run_host(self, host: Host) -> bool:
+        """Let one kubelet take a step: its Node's status, its pods, and processes whose pods are gone."""
+        if not host.reachable:
+            return False
+        node = self._api.find(kube.NODE, host.name)
+        if node is None:
+            return False
+        moved = self._report(host, node)
+        pods = self._api.all(kube.POD, fields=f"spec.nodeName={host.name}")
+        for pod in pods:
+            moved |= self._run_pod(host, pod)
+        present = {pod["metadata"]["uid"] for pod in pods}
+        for uid, process in list(self.processes.items()):
+            if process.node == host.name and uid not in present:
+                self._kill(process)
+                del self.processes[uid]
+        return moved
+
+    def _report(self, host: Host, node: Object) -> bool:
+        wanted = host.status()
+        found = node.get("status") or {}
+        if all(found.get(key) == value for key, value in wanted.items()):
+            return False
+        self._api.patch(kube.NODE, host.name, "", {"status": wanted}, "status")
+        return True
+
+    def _run_pod(self, host: Host, pod: Object) -> bool:
+        """Take one step in the life of a bound pod."""
+        metadata, phase = pod["metadata"], pod["status"].get("phase")
+        process = self.processes.get(metadata["uid"])
+        if process is None and phase not in _TERMINAL:
+            process = self._admit(host, pod)
+            if process is None:
+                refused = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no GPU for it"}
+                return self._write(pod, refused)
+        if phase in _TERMINAL:
+            if process is not None:
+                self._kill(process)
+            if metadata.get("deletionGracePeriodSeconds"):
+                self._api.delete(kube.POD, metadata["name"], metadata["namespace"], metadata["uid"], 0)
+                return True
+            return False
+        assert process is not None
+        step = {names.ROLE_SCRUB: self._scrub, names.ROLE_TRAIN: self._train}.get(process.role, self._run_foreign)
+        return self._write(pod, step(host, pod, process))
+
+    def _admit(self, host: Host, pod: Object) -> Process | None:
+        """Take a pod that is new on this machine, if there are GPUs for it."""
+        if gpus_of(pod["spec"]) > len(host.visible):
+            return None
+        metadata = pod["metadata"]
+        process = Process(
+            node=host.name,
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            role=(metadata.get("labels") or {}).get(names.LABEL_ROLE, ""),
+            owner=self.owner_of(pod),
+            began=self._clock.time.timestamp(),
+        )
+        self.processes[metadata["uid"]] = process
+        return process
+
+    def _write(self, pod: Object, status: Object) -> bool:
+        found = pod["status"]
+        if all(found.get(key) == value for key, value in status.items()):
+            return False
+        metadata = pod["metadata"]
+        patch = {"metadata": {"uid": metadata["uid"]}, "status": status}
+        self._api.patch(kube.POD, metadata["name"], metadata["namespace"], patch, "status")
+        return True
+
+    # ---- containers
+
+    def _train(self, host: Host, pod: Object, process: Process) -> Object:
+        states = process.states
+        inits = [container["name"] for container in pod["spec"].get("initContainers") or []]
+        mains = [container["name"] for container in pod["spec"]["containers"]]
+        behaviour = self.behaviour
+        if _is_unknown(states):
+            return _pod_status(states, inits, mains, "Failed")
+        if "deletionTimestamp" in pod["metadata"] or _is_broken(states):
+            self._kill(process)
+            return _pod_status(states, inits, mains, "Failed")
+        if names.CONTAINER_KEYFETCH in inits and names.CONTAINER_KEYFETCH not in states:
+            states[names.CONTAINER_KEYFETCH] = self._running()
+            return _pod_status(states, inits, mains, "Pending")
+        if "running" in states.get(names.CONTAINER_KEYFETCH, {}):
+            states[names.CONTAINER_KEYFETCH] = _terminated(behaviour.keyfetch, behaviour.keyfetch_message)
+            return _pod_status(states, inits, mains, "Failed" if behaviour.keyfetch else "Pending")
+        if mains[0] not in states:
+            self._start_training(host, pod, process)
+            for name in [*mains, *([names.CONTAINER_OUTPUTS] if names.CONTAINER_OUTPUTS in inits else [])]:
+                states[name] = self._running()
+            return _pod_status(states, inits, mains, "Running")
+        if "running" in states[mains[0]]:
+            if not behaviour.endless:
+                for name in mains:
+                    states[name] = _terminated(behaviour.train)
+            return _pod_status(states, inits, mains, "Running")
+        if "running" in states.get(names.CONTAINER_OUTPUTS, {}):
+            states[names.CONTAINER_OUTPUTS] = _terminated(behaviour.outputs, behaviour.outputs_message)
+            return _pod_status(states, inits, mains, "Running")
+        process.alive = False
+        failed = states[mains[0]]["terminated"]["exitCode"] != 0
+        return _pod_status(states, inits, mains, "Failed" if failed else "Succeeded")
+
+    def _start_training(self, host: Host, pod: Object, process: Process) -> None:
+        for other in self.on(host.name):
+            assert not other.alive or other.owner in (process.owner, ""), (
+                f"{process.name} of {process.owner} starts on {host.name} beside {other.name} of {other.owner}"
+            )
+        found = {number: self.memory.get((host.name, number), process.owner) for number in sorted(host.visible)}
+        worst_first = sorted(found, key=lambda number: found[number] == process.owner)
+        for number in worst_first[: gpus_of(pod["spec"])]:
+            assert found[number] == process.owner, (
+                f"{process.owner} was started on memory of {found[number]} on {host.name}"
+            )
+            self.memory[host.name, number] = process.owner
+        process.alive = True
+        self.ran.append((f"{process.namespace}/{process.name}", host.name))
+
+    def _run_foreign(self, host: Host, pod: Object, process: Process) -> Object:
+        """A pod that is none of ours sees every GPU of its node."""
+        containers = [container["name"] for container in pod["spec"]["containers"]]
+        if "deletionTimestamp" in pod["metadata"]:
+            self._kill(process)
+            return _pod_status(process.states, [], containers, "Failed")
+        if not process.alive and process.owner == FOREIGN:
+            for number in host.visible:
+                found = self.memory.get((host.name, number), FOREIGN)
+                assert found == FOREIGN, f"{process.name} was started on memory of {found} on {host.name}"
+                self.memory[host.name, number] = FOREIGN
+        process.alive = True
+        process.states |= {name: self._running() for name in containers if name not in process.states}
+        return _pod_status(process.states, [], containers, "Running")
+
+    def _scrub(self, host: Host, pod: Object, process: Process) -> Object:
+        states, containers = process.states, [names.CONTAINER_SCRUB]
+        if _is_unknown(states):
+            return _pod_status(states, [], containers, "Failed")
+        if "deletionTimestamp" in pod["metadata"] or _is_broken(states):
+            self._kill(process)
+            return _pod_status(states, [], containers, "Failed")
+        if names.CONTAINER_SCRUB not in states:
+            for other in self.on(host.name):
+                assert not other.alive or other.owner == "", f"{host.name} is scrubbed under {other.name}"
+            states[names.CONTAINER_SCRUB] = self._running()
+            process.alive = True
+            return _pod_status(states, [], containers, "Running")
+        if self._clock.time.timestamp() - process.began < self.behaviour.scrub_seconds:
+            return _pod_status(states, [], containers, "Running")
+        process.alive = False
+        config = msgspec.json.decode(pod["spec"]["containers"][0]["args"][1], type=ScrubConfig)
+        code, message = self._clear(host, config, f"{process.namespace}/{process.name}/{names.CONTAINER_SCRUB}")
+        states[names.CONTAINER_SCRUB] = _terminated(code, message)
+        return _pod_status(states, [], containers, "Failed" if code else "Succeeded")
+
+    def _clear(self, host: Host, config: ScrubConfig, log: str) -> tuple[int, str]:
+        """Scrub a machine's GPUs, or misbehave; return exit code and termination message, and write the log."""
+        fault = self.behaviour.scrub_fault
+        if fault == "replay" and host.name in self._old_reports:
+            self._logs[log], message = self._old_reports[host.name]
+            return 0, message
+        if fault in ("silent", "crash"):
+            return int(fault == "crash"), ""
+        gpus = sorted(host.visible)[: config.gpu_count]
+        honest = {
+            "boot_id": host.boot_id,
+            "gpus": [
+                build_gpu(
+                    number,
+                    facts=build_facts(number, uuid=f"GPU-{host.name}-{number}"),
+                    after=build_facts(number, uuid=f"GPU-{host.name}-{number}"),
+                    residue=_residue(4096 if (host.name, number) in self.memory else 0),
+                )
+                for number in gpus
+            ],
+        }
+        report = build_report(config, **{**honest, **self.behaviour.scrub_changes})
+        if not self.behaviour.scrub_changes:
+            self.cleared.add((host.name, config.nonce))
+            for number in gpus:
+                self.memory.pop((host.name, number), None)
+        self._logs[log] = encode_report(report) + b"\n"
+        message = msgspec.json.encode(build_summary(report)).decode()
+        self._old_reports[host.name] = (self._logs[log], message)
+        return 0, message
+
+    def _kill(self, process: Process) -> None:
+        process.alive = False
+        for name, state in process.states.items():
+            if "running" in state:
+                process.states[name] = _terminated(137)
+
+    def _running(self) -> Object:
+        return {"running": {"startedAt": format_time(self._clock.time)}}
+
+
+def gpus_of(spec: Object) -> int:
+    """Return how many GPUs a pod asks for."""
+    return sum(
+        int((container.get("resources") or {}).get("limits", {}).get(names.GPU_RESOURCE, 0))
+        for container in spec["containers"]
+    )
+
+
+def _tenant_of(pod: Object) -> str:
+    return (pod["metadata"].get("labels") or {}).get(names.LABEL_TENANT, "")
+
+
+def _residue(nonzero: int) -> Residue:
+    return Residue(nonzero_bytes=nonzero, nonzero_pages=nonzero // 4096, digest="00")
+
+
+def _terminated(code: int, message: str = "", reason: str = "") -> Object:
+    reason = reason or ("Completed" if code == 0 else "Error")
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+
+
+def _is_unknown(states: dict[str, Object]) -> bool:
+    return any(state.get("terminated", {}).get("reason") == "ContainerStatusUnknown" for state in states.values())
+
+
+def _is_broken(states: dict[str, Object]) -> bool:
+    """Say whether a container was killed, by a reboot for example: the others end too."""
+    return any(state.get("terminated", {}).get("exitCode") == 137 for state in states.values())
+
+
+def _pod_status(states: dict[str, Object], inits: list[str], mains: list[str], phase: str) -> Object:
+    def entries(wanted: list[str]) -> list[Object]:
+        return [
+            {
+                "name": name,
+                "image": "image",
+                "imageID": "image@sha256:00",
+                "ready": False,
+                "restartCount": 0,
+                "state": states.get(name, {"waiting": {}}),
+            }
+            for name in wanted
+        ]
+
+    return {"phase": phase, "initContainerStatuses": entries(inits), "containerStatuses": entries(mains)}
