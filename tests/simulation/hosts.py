@@ -20,7 +20,7 @@ from lethe.formats.quantity import format_time
 from lethe.formats.receipt import encode_report
 from lethe.model import names
 from lethe.model.agentconfig import ScrubConfig
-from lethe.model.scrub import Residue
+from lethe.model.scrub import GpuReport, Residue
 from tests.common.scrubs import build_facts, build_gpu, build_report, build_summary
 from tests.simulation.api_server import ManualClock
 from tests.simulation.backend import Backend
@@ -101,6 +101,11 @@ class Process:
     alive: bool = False
     """Whether it holds GPUs now, whatever the kubelet reports."""
 
+    @property
+    def is_running(self) -> bool:
+        """Say whether anything of it runs."""
+        return self.alive or any("running" in state for state in self.states.values())
+
 
 class Hosts:
     """All machines."""
@@ -116,11 +121,18 @@ class Hosts:
         """Pod and node of every training container that started."""
         self.cleared: set[tuple[str, str]] = set()
         """Node and nonce of every scrub that really cleared what it reported."""
+        self.excused: set[str] = set()
+        """Machines of which a person has said that what ran there does not matter, until their next boot."""
         self.owner_of: Callable[[Object], str] = _tenant_of
         self._api = api
         self._clock = clock
         self._logs = logs
         self._old_reports: dict[str, tuple[bytes, str]] = {}
+
+    @property
+    def is_scrubbing(self) -> bool:
+        """Say whether some scrub still takes its time."""
+        return any(process.alive and process.role == names.ROLE_SCRUB for process in self.processes.values())
 
     # ---- what happens to machines
 
@@ -132,8 +144,16 @@ class Hosts:
     def reboot(self, name: str) -> None:
         """End every process of a machine; its memory stays as it is."""
         self.machines[name].boot += 1
+        self.excused.discard(name)
         for process in self.on(name):
             self._kill(process)
+
+    def excuse(self, name: str) -> None:
+        """Let a person take the responsibility for what runs and lies on a machine."""
+        self.excused.add(name)
+        for place in self.memory:
+            if place[0] == name:
+                self.memory[place] = FOREIGN
 
     def forget_states(self, name: str) -> None:
         """Let a kubelet restart and lose track of its containers, which run on."""
@@ -260,7 +280,7 @@ class Hosts:
 
     def _start_training(self, host: Host, pod: Object, process: Process) -> None:
         for other in self.on(host.name):
-            assert not other.alive or other.owner in (process.owner, ""), (
+            assert not other.alive or other.owner in (process.owner, "") or host.name in self.excused, (
                 f"{process.name} of {process.owner} starts on {host.name} beside {other.name} of {other.owner}"
             )
         found = {number: self.memory.get((host.name, number), process.owner) for number in sorted(host.visible)}
@@ -297,7 +317,8 @@ class Hosts:
             return _pod_status(states, [], containers, "Failed")
         if names.CONTAINER_SCRUB not in states:
             for other in self.on(host.name):
-                assert not other.alive or other.owner == "", f"{host.name} is scrubbed under {other.name}"
+                excused = other.owner in ("", FOREIGN) or host.name in self.excused
+                assert not other.alive or excused, f"{host.name} is scrubbed under {other.name}"
             states[names.CONTAINER_SCRUB] = self._running()
             process.alive = True
             return _pod_status(states, [], containers, "Running")
@@ -318,20 +339,10 @@ class Hosts:
         if fault in ("silent", "crash"):
             return int(fault == "crash"), ""
         gpus = sorted(host.visible)[: config.gpu_count]
-        honest = {
-            "boot_id": host.boot_id,
-            "gpus": [
-                build_gpu(
-                    number,
-                    facts=build_facts(number, uuid=f"GPU-{host.name}-{number}"),
-                    after=build_facts(number, uuid=f"GPU-{host.name}-{number}"),
-                    residue=_residue(4096 if (host.name, number) in self.memory else 0),
-                )
-                for number in gpus
-            ],
-        }
-        report = build_report(config, **{**honest, **self.behaviour.scrub_changes})
-        if not self.behaviour.scrub_changes:
+        left = sum(other.alive and other.owner != "" for other in self.on(host.name))
+        found = [self._look(host, number, left) for number in gpus]
+        report = build_report(config, **{"boot_id": host.boot_id, "gpus": found, **self.behaviour.scrub_changes})
+        if not self.behaviour.scrub_changes and not left:
             self.cleared.add((host.name, config.nonce))
             for number in gpus:
                 self.memory.pop((host.name, number), None)
@@ -340,7 +351,20 @@ class Hosts:
         self._old_reports[host.name] = (self._logs[log], message)
         return 0, message
 
+    def _look(self, host: Host, number: int, left: int) -> GpuReport:
+        """Return what a scrub of a GPU reports, beside so many processes."""
+        uuid = f"GPU-{host.name}-{number}"
+        return build_gpu(
+            number,
+            facts=build_facts(number, uuid=uuid),
+            after=build_facts(number, uuid=uuid, processes=left),
+            residue=_residue(4096 if (host.name, number) in self.memory else 0),
+        )
+
     def _kill(self, process: Process) -> None:
+        """End what runs; it may have written to memory until now."""
+        if process.alive and process.owner == FOREIGN:
+            self.memory |= {(process.node, number): FOREIGN for number in self.machines[process.node].visible}
         process.alive = False
         for name, state in process.states.items():
             if "running" in state:
