@@ -5,7 +5,8 @@
 #   make cluster | images | down    the test cluster by itself
 #   make mutants                    do the tests notice defects? puts each into a copy of the package
 #   make e2e K=attacks              end-to-end tests whose names match a pytest expression
-#   make bench-control PART=bind    measure the control plane (parts: bind, closing, custody, restart); all without PART
+#   make sweep                      the operator disturbed at every write, in memory and on a real API server
+#   make soak STEPS=2000000 SEED=   the custody machine: steps of everything that may happen, over all cores
 #
 # CLUSTER=embedded|kind|current takes a cluster by name (without it: the one of KUBECONFIG, else kind where a Docker
 # engine answers, else embedded as root on Linux). KIND_NODE_IMAGE names kind's node image.
@@ -13,7 +14,8 @@
 PYTHON ?= python3
 CLUSTER ?=
 K ?=
-PART ?=
+STEPS ?= 2000000
+SEED ?=
 export CLUSTER KIND_NODE_IMAGE
 
 BIN := .venv/bin
@@ -21,7 +23,7 @@ INSTALLED := .venv/installed
 PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
 
 .NOTPARALLEL:
-.PHONY: test lint unit apiserver simulation mutants e2e bench-control cluster images tools down demo demo-leak venv clean
+.PHONY: test lint unit apiserver simulation e2e sweep soak cluster images tools down demo demo-leak venv clean
 
 test: lint unit apiserver simulation e2e
 
@@ -57,6 +59,13 @@ mutants: venv
 
 simulation: venv
 	$(PYTEST) tests/simulation
+
+sweep: tools
+	$(BIN)/python -m tests.simulation.sweep
+	$(BIN)/python -m tests.apiserver.sweep
+
+soak: venv
+	$(BIN)/python -m tests.simulation.soak --steps $(STEPS) $(if $(SEED),--seed $(SEED))
 
 e2e: venv
 	$(PYTEST) tests/cluster tests/e2e
