@@ -4,12 +4,11 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-import structlog
+
+from tests.simulation.quiet import quiet
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    yield
-    structlog.configure(**before)
+def fewer_words() -> Iterator[None]:
+    with quiet(logging.WARNING):
+        yield

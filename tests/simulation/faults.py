@@ -13,7 +13,7 @@
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -100,15 +100,15 @@ def at_write(wanted: int, fault: Fault) -> Choice:
     return lambda request, number, writes: fault if request.is_write and writes == wanted else None
 
 
-def at_first(matches: Callable[[Request], bool], fault: Fault) -> Choice:
-    """Disturb the first request that matches, and no other."""
-    done = False
+def at_first(matches: Iterable[Callable[[Request], bool]], fault: Fault) -> Choice:
+    """Disturb the first request that matches, for each of some conditions, and no other."""
+    left = list(matches)
 
     def choose(request: Request, number: int, writes: int) -> Fault | None:
-        nonlocal done
-        if done or not matches(request):
+        found = next((each for each in left if each(request)), None)
+        if found is None:
             return None
-        done = True
+        left.remove(found)
         return fault
 
     return choose

@@ -1,10 +1,18 @@
-"""The simulation's operator says only what a person must see: warnings of a thousand injected faults are not."""
+"""Thousands of injected faults make thousands of warnings, which nobody wants to read."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 
 
-def hush(level: int = logging.CRITICAL) -> None:
+@contextmanager
+def quiet(level: int = logging.CRITICAL) -> Iterator[None]:
     """Print what the operator logs only from this level on."""
+    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -21,7 +21,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.common.measurements import report
 from tests.simulation.machine import SEEN, CustodyMachine
-from tests.simulation.quiet import hush
+from tests.simulation.quiet import quiet
 
 EXAMPLE_STEPS: Final = 200
 """Long enough for a node to go through several tenants, short enough to shrink."""
@@ -30,7 +30,6 @@ CHUNK_STEPS: Final = 20_000
 
 def play(number: int, steps: int) -> Counter[str]:
     """Play so many steps, or a few more, from one seed; return what was seen. A violation is raised."""
-    hush()
     SEEN.clear()
     while SEEN["steps"] < steps:
         examples = max((steps - SEEN["steps"]) // EXAMPLE_STEPS, 10)
@@ -45,7 +44,8 @@ def play(number: int, steps: int) -> Counter[str]:
             report_multiple_bugs=False,
         )
         # Each round goes on from another seed that follows from the first.
-        run_state_machine_as_test(seed(number * 1_000_003 + SEEN["steps"])(CustodyMachine), settings=options)
+        with quiet():
+            run_state_machine_as_test(seed(number * 1_000_003 + SEEN["steps"])(CustodyMachine), settings=options)
     return Counter(SEEN)
 
 

@@ -17,7 +17,7 @@ from lethe.model import names
 from tests.common.measurements import report
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import Fault, Faults, at_write
-from tests.simulation.quiet import hush
+from tests.simulation.quiet import quiet
 
 HOWS = (
     Fault.KILLED_BEFORE,
@@ -100,9 +100,9 @@ async def sweep() -> list[tuple[Fault, int, list[str]]]:
 
 def main() -> int:
     """Sweep, print a table, and write it down."""
-    hush()
     began = monotonic()
-    rows = asyncio.run(sweep())
+    with quiet():
+        rows = asyncio.run(sweep())
     table = ["| at each write | writes | violations |", "|---|---|---|"]
     table += [f"| {fault} | {count} | {len(broken)} |" for fault, count, broken in rows]
     text = [f"In memory, {monotonic() - began:.0f} s:", "", *table]
