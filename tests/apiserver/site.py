@@ -48,7 +48,9 @@ class RealBackend:
         return None if answer.status == 404 else _done(answer)
 
     def all(self, kind: Kind, namespace: str = "", labels: str = "", fields: str = "") -> list[Object]:
-        query = "&".join(f"{key}={value}" for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value)
+        query = "&".join(
+            f"{key}={value}" for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value
+        )
         path = kind.path(namespace=namespace) + (f"?{query}" if query else "")
         items: list[Object] = _done(self._admin.send("GET", path)).get("items") or []
         return items

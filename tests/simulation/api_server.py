@@ -10,11 +10,11 @@ suite holds it against a real server (tests/apiserver/test_kube_contract.py).
 3. A bind may be judged by the fence as it was a moment ago (`lag`), as by an API server whose cache is late.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
-
-import msgspec
 
 import msgspec
 
@@ -68,6 +68,7 @@ class ApiServer:
         self.observers: list[Observer] = []
         self.version = 0
         self._uids = 0
+        self._encoded: dict[str, msgspec.Raw] = {}
         self._kinds: dict[str, dict[Place, Object]] = {}
         self._fences: list[tuple[datetime, dict[Place, Object], dict[Place, Object]]] = []
         """Roles and RoleBindings as they were until a moment in the past."""
@@ -186,6 +187,13 @@ class ApiServer:
             self._store(kind.plural, place, {**live, "metadata": {**metadata, **ending}})
         self._collect(kind.plural, place)
 
+    def encode(self, item: Object) -> msgspec.Raw:
+        """Return a stored object as it goes over the wire."""
+        version = item["metadata"]["resourceVersion"]
+        if version not in self._encoded:
+            self._encoded[version] = msgspec.Raw(msgspec.json.encode(item))
+        return self._encoded[version]
+
     # ---- the fence
 
     def bind(self, namespace: str, name: str, uid: str, node: str, lag: float = 0.0) -> None:
@@ -224,6 +232,8 @@ class ApiServer:
         self.version += 1
         item = {**item, "metadata": {**item["metadata"], "resourceVersion": str(self.version)}}
         before = self._of(plural).get(place)
+        if before is not None:
+            self._encoded.pop(before["metadata"]["resourceVersion"], None)
         self._of(plural)[place] = item
         for observer in self.observers:
             observer(plural, before, item)
@@ -272,7 +282,7 @@ class FakeKube:
         return self._server.all(kind, namespace, labels, fields)
 
     async def list_raw(self, kind: Kind, namespace: str = "", labels: str = "", fields: str = "") -> Any:
-        return [msgspec.Raw(msgspec.json.encode(item)) for item in self._server.all(kind, namespace, labels, fields)]
+        return [self._server.encode(item) for item in self._server.all(kind, namespace, labels, fields)]
 
     async def create(self, kind: Kind, body: Object) -> Object:
         return self._server.create(kind, body)
@@ -314,9 +324,7 @@ def _has_status(kind: Kind) -> bool:
     return kind.group == GROUP or kind in (kube.POD, kube.NODE)
 
 
-def _may_occupy(
-    roles: dict[Place, Object], bindings: dict[Place, Object], namespace: str, uid: str, node: str
-) -> bool:
+def _may_occupy(roles: dict[Place, Object], bindings: dict[Place, Object], namespace: str, uid: str, node: str) -> bool:
     opened = roles.get((OPEN_NAMESPACE, OPEN_NODES_ACCOUNT))
     if opened is not None and node in parse_open_nodes(opened):
         return True
@@ -332,8 +340,19 @@ def _may_occupy(
 
 def _has_labels(item: Object, selector: str) -> bool:
     labels = item["metadata"].get("labels") or {}
-    if " in (" in selector:
-        key, _, values = selector.partition(" in (")
+    return all(_holds(labels, term) for term in _terms(selector))
+
+
+@cache
+def _terms(selector: str) -> list[str]:
+    return [term for term in re.split(r",(?![^(]*\))", selector) if term]
+
+
+def _holds(labels: Object, term: str) -> bool:
+    if term.startswith("!"):
+        return term[1:] not in labels
+    if " in (" in term:
+        key, _, values = term.partition(" in (")
         return labels.get(key) in values.rstrip(")").split(",")
     key, _, value = term.partition("=")
     return bool(labels.get(key) == value)

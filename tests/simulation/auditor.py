@@ -128,7 +128,9 @@ class Auditor:
         now = self._server.clock.time
         self._open_until |= dict.fromkeys(self._open, now)
         role = self._server.find(kube.ROLE, names.OPEN_NODES_ACCOUNT, names.OPEN_NAMESPACE)
-        granted = {item["metadata"]["labels"][names.LABEL_NODE] for item in self._server.all(kube.ROLEBINDING, labels=_GRANTS)}
+        granted = {
+            item["metadata"]["labels"][names.LABEL_NODE] for item in self._server.all(kube.ROLEBINDING, labels=_GRANTS)
+        }
         self._open = frozenset(granted | (parse_open_nodes(role) if role is not None else set()))
 
     # ---- states

@@ -5,25 +5,21 @@ The invariants of custody are checked at every step: by the machines themselves 
 
 from typing import Any
 
+import msgspec
+
 from lethe.adapters import kube
 from lethe.adapters.kube import Object
 from lethe.crypto.hpke import PrivateKey
+from lethe.decisions.snapshot import Snapshot
 from lethe.model import names
 from lethe.model.config import OperatorConfig
-from tests.simulation.api_server import ApiServer, ManualClock, SkewedClock
+from tests.simulation.api_server import ApiServer, ManualClock
 from tests.simulation.faults import Faults
 from tests.simulation.hosts import GPUS, Behaviour, Host, Hosts
 from tests.simulation.operators import Operator
 from tests.simulation.scheduler import schedule
 
 RECOVERY_KEY = PrivateKey.generate("X25519").public_key().encode()
-
-
-class Leader:
-    """What an operator that is alone has in the place of a Lease."""
-
-    def require(self) -> None:
-        """Let every write pass."""
 
 
 class Cluster:
@@ -34,13 +30,8 @@ class Cluster:
         self.server = ApiServer(self.clock)
         self.config = OperatorConfig(image="lethe:test", **config)
         self.hosts = Hosts(self.server, self.clock, self.server.container_logs)
-        self.operator = self.start_operator(faults)
+        self.operator = Operator(self.server.client(), self.clock, self.config, faults or Faults())
         prepare(self.server)
-
-    def start_operator(self, faults: Faults | None = None) -> Operator:
-        """Start a replica with a clock of its own."""
-        self.operator_clock = SkewedClock(self.clock)
-        return Operator(self.server.client(), self.operator_clock, self.config, faults or Faults())
 
     @property
     def behaviour(self) -> Behaviour:
@@ -65,12 +56,13 @@ class Cluster:
     def configure(self, **changes: Any) -> None:
         """Start the operator again with a changed configuration."""
         self.config = msgspec.structs.replace(self.config, **changes)
-        self._start_operator()
+        self.operator = Operator(self.server.client(), self.clock, self.config, self.faults)
 
     # ---- what people make
 
-    def add_node(self, name: str, *, gpus: int = GPUS, managed: bool = True) -> Host:
-        host = self.hosts.add(name, gpus)
+    def add_node(self, name: str, *, gpus: int = GPUS, managed: bool = True, system: str = "") -> Host:
+        """Add a machine and its Node; `system` is the name that it had before, if it had another."""
+        host = self.hosts.add(name, gpus, system)
         self.server.create(kube.NODE, host.node())
         if gpus and managed:
             self.server.create(kube.GPU_NODE, {"metadata": {"name": name}, "spec": {"managed": True}})
@@ -79,7 +71,7 @@ class Cluster:
     def reboot(self, name: str) -> None:
         """Reboot a node: its processes end, its GPUs' memory may survive, and its kubelet registers at once."""
         self.hosts.reboot(name)
-        self.server.patch(kube.NODE, name, "", {"status": self.hosts.machines[name].status()}, "status")
+        self.hosts.machines[name].register(self.server)
 
     def add_tenant(self, name: str, **spec: Any) -> None:
         add_tenant(self.server, name, **spec)
@@ -111,7 +103,7 @@ class Cluster:
 
     async def observe(self) -> Snapshot:
         """Return what a cycle would know now."""
-        return await self._observer.observe()
+        return await self.operator.observe()
 
     def job(self, namespace: str, name: str = "digits") -> Object:
         return self.server.get(kube.JOB_CR, name, namespace)

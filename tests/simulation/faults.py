@@ -162,6 +162,10 @@ class FaultyKube:
         request = Request("list", kind.plural, labels + fields, namespace)
         return await self._read(request, lambda: self._inner.list(kind, namespace, labels, fields))
 
+    async def list_raw(self, kind: Kind, namespace: str = "", labels: str = "", fields: str = "") -> Any:
+        request = Request("list", kind.plural, labels + fields, namespace)
+        return await self._read(request, lambda: self._inner.list_raw(kind, namespace, labels, fields))
+
     async def logs(self, namespace: str, pod: str, container: str) -> bytes:
         request = Request("logs", kube.POD.plural, pod, namespace)
         return await self._send(request, lambda: self._inner.logs(namespace, pod, container))

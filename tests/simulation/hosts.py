@@ -63,9 +63,13 @@ class Host:
     name: str
     gpus: int
     visible: set[int]
+    system: str = ""
+    """By what name its hardware is known, where it is not its own."""
     boot: int = 1
     reachable: bool = True
     """Whether its kubelet reaches the API server."""
+    reported: Object | None = None
+    """The status that its kubelet reported last; what others write into it meanwhile stays."""
 
     @property
     def boot_id(self) -> str:
@@ -74,14 +78,24 @@ class Host:
 
     def node(self) -> Object:
         """Build the Node that its kubelet registers."""
+        self.reported = self.status()
         labels = {names.GPU_PRESENT_LABEL: "true"} if self.gpus else {}
         return {"metadata": {"name": self.name, "labels": labels}, "spec": {}, "status": self.status()}
+
+    def register(self, api: Backend) -> bool:
+        """Report the status, if it is another than was reported; say whether it was."""
+        status = self.status()
+        if status == self.reported:
+            return False
+        self.reported = status
+        api.patch(kube.NODE, self.name, "", {"status": status}, "status")
+        return True
 
     def status(self) -> Object:
         """Build the status that its kubelet reports."""
         gpus = {names.GPU_RESOURCE: str(len(self.visible))} if self.gpus else {}
         return {
-            "nodeInfo": {"bootID": self.boot_id, "systemUUID": f"system-{self.name}"},
+            "nodeInfo": {"bootID": self.boot_id, "systemUUID": f"system-{self.system or self.name}"},
             "capacity": gpus,
             "conditions": [{"type": "Ready", "status": "True"}],
         }
@@ -136,15 +150,19 @@ class Hosts:
 
     # ---- what happens to machines
 
-    def add(self, name: str, gpus: int) -> Host:
+    def add(self, name: str, gpus: int, system: str = "") -> Host:
         """Add a machine whose kubelet has not registered yet."""
-        host = self.machines[name] = Host(name, gpus, set(range(gpus)))
+        host = self.machines[name] = Host(name, gpus, set(range(gpus)), system)
         return host
 
     def reboot(self, name: str) -> None:
         """End every process of a machine; its memory stays as it is."""
         self.machines[name].boot += 1
         self.excused.discard(name)
+        self.end_all(name)
+
+    def end_all(self, name: str) -> None:
+        """End every process of a machine."""
         for process in self.on(name):
             self._kill(process)
 
@@ -170,16 +188,18 @@ class Hosts:
 
     def run(self) -> bool:
         """Let every kubelet take a step; say whether anything moved."""
-        return any([self.run_host(host) for host in self.machines.values()]) if self.behaviour.kubelets else False
+        if not self.behaviour.kubelets:
+            return False
+        moved = [self.run_host(host) for host in self.machines.values()]
+        return any(moved)
 
     def run_host(self, host: Host) -> bool:
         """Let one kubelet take a step: its Node's status, its pods, and processes whose pods are gone."""
         if not host.reachable:
             return False
-        node = self._api.find(kube.NODE, host.name)
-        if node is None:
+        if self._api.find(kube.NODE, host.name) is None:
             return False
-        moved = self._report(host, node)
+        moved = host.register(self._api)
         pods = self._api.all(kube.POD, fields=f"spec.nodeName={host.name}")
         for pod in pods:
             moved |= self._run_pod(host, pod)
@@ -189,14 +209,6 @@ class Hosts:
                 self._kill(process)
                 del self.processes[uid]
         return moved
-
-    def _report(self, host: Host, node: Object) -> bool:
-        wanted = host.status()
-        found = node.get("status") or {}
-        if all(found.get(key) == value for key, value in wanted.items()):
-            return False
-        self._api.patch(kube.NODE, host.name, "", {"status": wanted}, "status")
-        return True
 
     def _run_pod(self, host: Host, pod: Object) -> bool:
         """Take one step in the life of a bound pod."""

@@ -25,9 +25,7 @@ class InstantLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(None)
         return task.result()
 
-    def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle

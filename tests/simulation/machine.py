@@ -259,6 +259,24 @@ class CustodyMachine(RuleBasedStateMachine):
             SEEN["enrol" if managed else "release"] += 1
             self.server.patch(kube.GPU_NODE, host.name, "", {"spec": {"managed": managed}})
 
+    @rule(node=_nodes, drain=st.booleans())
+    def drain(self, node: int, drain: bool) -> None:
+        host = self._host(node)
+        if host is not None and self.server.find(kube.GPU_NODE, host.name) is not None:
+            SEEN["drain" if drain else "undrain"] += 1
+            self.server.patch(kube.GPU_NODE, host.name, "", {"spec": {"drain": drain}})
+
+    @rule(node=_nodes)
+    def override(self, node: int) -> None:
+        """An administrator answers for a quarantined node: what ran on it has ended."""
+        host = self._host(node)
+        if host is None or self._ledger(host).get("phase") != "Quarantined":
+            return
+        SEEN["override"] += 1
+        self.hosts.end_all(host.name)
+        wish = {"reason": f"looked at it, {SEEN['override']}", "by": "jo"}
+        self.server.patch(kube.GPU_NODE, host.name, "", {"spec": {"override": wish}})
+
     @precondition(lambda self: len(self.hosts.machines) < 3)
     @rule(managed=st.booleans())
     def add_node(self, managed: bool) -> None:
@@ -396,6 +414,8 @@ class CustodyMachine(RuleBasedStateMachine):
         for host in self.hosts.machines.values():
             host.visible = set(range(host.gpus))
             self._find(host)
+            if self.server.find(kube.GPU_NODE, host.name) is not None:
+                self.server.patch(kube.GPU_NODE, host.name, "", {"spec": {"drain": False}})
         for pod in self._all(kube.POD, "default"):
             self.server.delete(kube.POD, pod["metadata"]["name"], "default")
 

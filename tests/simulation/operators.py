@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lethe.adapters.kube import Kind
 from lethe.adapters.metrics import OperatorMetrics
 from lethe.controller.cycle import Cycle
 from lethe.controller.execute import Executor
@@ -19,6 +20,13 @@ SIGNER = Signer.generate()
 _METRICS = OperatorMetrics()
 
 
+class Leader:
+    """What an operator has in the place of a Lease: no protection from another that acts too."""
+
+    def require(self) -> None:
+        """Let every write pass."""
+
+
 class Operator:
     """One replica."""
 
@@ -33,8 +41,9 @@ class Operator:
 
     def _start(self) -> None:
         keys = {SIGNER.key_id: SIGNER.public_key}
-        self._observer = Observer(self._api, self._clock, self._config, keys)
-        self._executor = Executor(self._api, self._clock, self._config, SIGNER, _METRICS)
+        leader: Any = Leader()
+        self._observer = Observer(self._api, self._clock, self._config, keys, _note)
+        self._executor = Executor(self._api, leader, self._clock, self._config, SIGNER, _METRICS)
         self._cycle = Cycle(self._observer, self._executor, Wakeups(), self._config, self._clock, _METRICS)
         self._plan = None
 
@@ -52,6 +61,10 @@ class Operator:
         except LetheError:
             return 0.0
         return 0.0
+
+    async def observe(self) -> Snapshot:
+        """Return what a cycle would know now."""
+        return await self._observer.observe()
 
     async def plan(self) -> None:
         """Read and decide, and fall asleep before the first write."""
@@ -80,3 +93,7 @@ class Operator:
     def has_plan(self) -> bool:
         """Say whether it sleeps with a plan in its hands."""
         return self._plan is not None
+
+
+def _note(kind: Kind, newest: int) -> None:
+    """Nobody probes watches here."""

@@ -8,6 +8,8 @@ import pytest
 from lethe.adapters import kube
 from lethe.model import names
 from tests.simulation.cluster import Behaviour, Cluster
+from tests.simulation.hosts import GPUS
+from tests.simulation.scheduler import schedule
 from tests.simulation.test_ends import convert_rules
 
 NODE = "gpu-1"
@@ -57,13 +59,13 @@ def collect(cluster: Cluster) -> None:
     pod = pod_of(cluster)
     disruption = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}
     status = {**pod["status"], "phase": "Failed", "conditions": [disruption]}
-    cluster.server.update(kube.POD, {**pod, "status": status})
+    cluster.server.update(kube.POD, {**pod, "status": status}, "status")
     cluster.server.delete(kube.POD, pod["metadata"]["name"], "acme", grace=0)
 
 
 def not_ready(cluster: Cluster) -> None:
     status = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
-    cluster.server.patch(kube.NODE, NODE, "", {"status": status})
+    cluster.server.patch(kube.NODE, NODE, "", {"status": status}, "status")
     cluster.server.delete(kube.POD, pod_of(cluster)["metadata"]["name"], "acme", grace=30)
     cluster.clock.move(60)
 
@@ -78,11 +80,11 @@ def forced_deletion(cluster: Cluster) -> None:
     name = pod_of(cluster)["metadata"]["name"]
     cluster.server.patch(kube.POD, name, "acme", {"metadata": {"finalizers": None}})
     cluster.server.delete(kube.POD, name, "acme", grace=0)
-    cluster.server.finish_deletion("acme", name)
 
 
 def out_of_service(cluster: Cluster) -> None:
-    cluster.server.patch(kube.NODE, NODE, "", {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})
+    status = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
+    cluster.server.patch(kube.NODE, NODE, "", {"status": status}, "status")
     collect(cluster)
 
 
@@ -91,9 +93,8 @@ def kubelet_restart(cluster: Cluster) -> None:
     pod = pod_of(cluster)
     unknown = {"state": {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}}
     statuses = [{**entry, **unknown} for entry in pod["status"]["containerStatuses"]]
-    cluster.server.update(
-        kube.POD, {**pod, "status": {**pod["status"], "phase": "Failed", "containerStatuses": statuses}}
-    )
+    status = {**pod["status"], "phase": "Failed", "containerStatuses": statuses}
+    cluster.server.update(kube.POD, {**pod, "status": status}, "status")
 
 
 LOSSES = [not_ready, deleted_node, forced_deletion, collect, out_of_service, kubelet_restart]
@@ -103,9 +104,10 @@ def restore(cluster: Cluster, boot: int) -> None:
     """Bring the node back: the Node that there is, or a new one of the same name."""
     if cluster.server.find(kube.NODE, NODE) is None:
         cluster.add_node(NODE, managed=False)
-    info = {"nodeInfo": {"bootID": f"boot-{NODE}-{boot}", "systemUUID": f"system-{NODE}"}}
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    cluster.server.patch(kube.NODE, NODE, "", {"status": {**info, **ready}})
+    host = cluster.hosts.machines[NODE]
+    while host.boot < boot:
+        cluster.hosts.reboot(NODE)
+    cluster.server.patch(kube.NODE, NODE, "", {"status": host.status()}, "status")
 
 
 @pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__)
@@ -209,9 +211,9 @@ async def test_a_drain_ends_idle_retention_at_once() -> None:
     cluster.add_tenant("acme", idleRetention="24h")
     cluster.add_job("acme")
     while cluster.job_status("acme").get("phase") != "Succeeded":
-        await cluster._operate()
-        cluster._schedule()
-        cluster._run_pods()
+        await cluster.operate()
+        schedule(cluster.server)
+        cluster.hosts.run()
         cluster.clock.move(0.5)
     assert cluster.node_status(NODE)["phase"] == "Assigned"
     began = cluster.clock.now()
@@ -229,7 +231,7 @@ async def test_a_drain_between_admission_and_grant_sends_the_job_back() -> None:
     await cluster.settle()
     cluster.add_job("acme")
     while cluster.job_status("acme").get("phase") != "Admitted":
-        await cluster._operate()
+        await cluster.operate()
     set_spec(cluster, drain=True)
     await cluster.settle()
     assert cluster.job_status("acme")["phase"] == "Queued"
@@ -243,12 +245,11 @@ async def test_a_machine_that_comes_back_under_another_name_is_scrubbed_first() 
     cluster = await held_node()
     cluster.behaviour.kubelets = False
     deleted_node(cluster)
-    cluster.memory["gpu-9"] = cluster.memory.pop(NODE)
-    cluster.add_node("gpu-9", managed=False)
-    info = {"nodeInfo": {"bootID": "boot-after", "systemUUID": f"system-{NODE}"}}
-    cluster.server.patch(kube.NODE, "gpu-9", "", {"status": info})
+    for number in range(GPUS):
+        cluster.memory["gpu-9", number] = cluster.memory.pop((NODE, number))
+    cluster.add_node("gpu-9", managed=False, system=NODE)
     for _ in range(20):
-        await cluster._operate()
+        await cluster.operate()
         assert not cluster.server.may_occupy("default", "anybody", "gpu-9")
         cluster.clock.move(1)
 
@@ -274,7 +275,7 @@ async def test_a_deleted_ledger_comes_back_dirty_and_its_receipts_go_on() -> Non
     cluster = await held_node()
     cluster.server.delete(kube.GPU_NODE, NODE)
     for _ in range(20):
-        await cluster._operate()
+        await cluster.operate()
         assert not cluster.server.may_occupy("default", "anybody", NODE)
         taints = cluster.server.get(kube.NODE, NODE)["spec"]["taints"]
         assert names.TAINT in [taint["key"] for taint in taints]
@@ -292,13 +293,13 @@ async def test_a_node_whose_gpus_are_away_is_given_to_nobody_meanwhile() -> None
     cluster.add_node(NODE)
     cluster.add_tenant("acme")
     await cluster.settle()
-    cluster.server.patch(kube.NODE, NODE, "", {"status": {"capacity": {names.GPU_RESOURCE: "0"}}})
+    cluster.server.patch(kube.NODE, NODE, "", {"status": {"capacity": {names.GPU_RESOURCE: "0"}}}, "status")
     cluster.add_job("acme")
     await cluster.settle()
     assert cluster.node_status(NODE)["reason"] == "GPUsChanged"
     assert "offers other GPUs than were scrubbed" in cluster.job_status("acme")["message"]
 
-    cluster.server.patch(kube.NODE, NODE, "", {"status": {"capacity": {names.GPU_RESOURCE: "2"}}})
+    cluster.server.patch(kube.NODE, NODE, "", {"status": {"capacity": {names.GPU_RESOURCE: "2"}}}, "status")
     await cluster.settle()
     assert cluster.job_status("acme")["phase"] == "Succeeded"
 
@@ -308,9 +309,9 @@ async def test_a_scrub_whose_node_is_gone_quarantines_with_evidence() -> None:
     cluster.add_node(NODE)
     cluster.behaviour.kubelets = False
     while cluster.node_status(NODE).get("phase") != "Scrubbing":
-        await cluster._operate()
+        await cluster.operate()
         cluster.clock.move(1)
-    await cluster._operate()
+    await cluster.operate()
     cluster.server.delete(kube.NODE, NODE)
     cluster.clock.move(3600)
     await cluster.settle()
