@@ -14,7 +14,8 @@ def report(page: str, part: str, title: str, lines: list[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{page}.md"
     parts = _parts(path.read_text()) if path.exists() else {}
-    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Python {platform.python_version()}, hypothesis {version('hypothesis')}"
+    tools = f"Python {platform.python_version()}, hypothesis {version('hypothesis')}"
+    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {tools}"
     parts[part] = "\n".join([made, "", *lines]).strip()
     text = [f"# {title}"]
     for name in sorted(parts):
