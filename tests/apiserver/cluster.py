@@ -16,7 +16,7 @@ from lethe.specs.fence import build_grant_binding, build_grant_role, build_open_
 from tests.apiserver.server import Client, Object
 
 RBAC = "rbac.authorization.k8s.io"
-TAINT = {"key": "lethe.dev/gpu", "effect": "NoSchedule"}
+TAINT = {"key": "lethe.dev/gpu", "value": "managed", "effect": "NoSchedule"}
 MANAGED = {"node-restriction.kubernetes.io/lethe": "managed"}
 CUSTODY = ["lethe.dev/custody"]
 SHA256 = "0" * 64

@@ -63,7 +63,7 @@ class Client:
         try:
             data = json.dumps(body).encode() if body is not None else b""
             connection.putrequest(method, path)
-            connection.putheader("Accept", "application/json")
+            connection.putheader("Accept", "application/json, */*")
             connection.putheader("Content-Length", str(len(data)))
             connection.putheader("Content-Type", content_type)
             for name, value in self._impersonation():

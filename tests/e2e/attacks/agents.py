@@ -48,7 +48,7 @@ def build_agents(version: str) -> list[Object]:
     """Return the DaemonSets, with a word that tells one version from the next."""
     monitor = {
         "command": ["prometheus-node-exporter", f"--web.listen-address=:{PORT}"],
-        "readinessProbe": {"httpGet": {"path": "/metrics", "port": PORT}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1, "timeoutSeconds": 5},
     }
     network = {
         "command": ["sh", "-c", INSTALL],

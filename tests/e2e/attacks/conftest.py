@@ -26,7 +26,9 @@ def held(world: World, acme: TrialTenant) -> Iterator[Object]:
     for node in world.installation.gpu_nodes():
         world.installation.wait_for_node(node.name, "Free")
     remove(acme.kubectl, "stj", "holder", acme.name)
-    name = start(acme, acme.job("holder", SERVE_KEYS, SAY_ALIVE, TRAINING))
+    wanted = acme.job("holder", SERVE_KEYS, SAY_ALIVE, TRAINING)
+    wanted["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 5
+    name = start(acme, wanted)
     try:
         job = reach(acme, name, "Running")
         assert phase(job) == "Running", message(job)
