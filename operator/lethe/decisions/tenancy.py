@@ -1,6 +1,7 @@
 """Tenants and their namespaces.
 
-1. A namespace belongs to the one tenant that names it. Named by two, it belongs to nobody new until one lets go.
+1. A namespace belongs to the one tenant that names it. Named by two, it belongs to nobody new until one lets go. A
+   system namespace belongs to nobody: the fence keeps its pods off no node.
 2. The label `lethe.dev/tenant` tells the admission policies which namespaces are guarded. It is taken off only when no
    tenant claims the namespace and every training pod in it is released.
 """
@@ -26,7 +27,8 @@ def decide_tenancy(snapshot: Snapshot) -> list[Action]:
 
 
 def _namespace(snapshot: Snapshot, namespace: NamespaceFacts) -> list[Action]:
-    claims = [tenant.metadata.name for tenant in snapshot.tenants_of(namespace.name)]
+    is_system = namespace.name in snapshot.config.system_namespaces
+    claims = [] if is_system else [tenant.metadata.name for tenant in snapshot.tenants_of(namespace.name)]
     actions: list[Action] = []
     if len(claims) == 1:
         if namespace.tenant_label != claims[0]:
@@ -70,6 +72,8 @@ def _tenant(snapshot: Snapshot, tenant: Tenant) -> list[Action]:
 
 def _problem(snapshot: Snapshot, tenant: Tenant) -> tuple[str, str] | None:
     for name in tenant.spec.namespaces:
+        if name in snapshot.config.system_namespaces:
+            return reasons.NAMESPACE_OF_THE_SYSTEM, f"namespace {name} is one of the chart's systemNamespaces"
         if len(snapshot.tenants_of(name)) > 1:
             return reasons.NAMESPACE_CLAIMED_TWICE, f"namespace {name} is claimed by another tenant too"
         if name not in snapshot.namespaces:

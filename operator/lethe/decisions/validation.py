@@ -43,6 +43,12 @@ def validate_job(snapshot: Snapshot, job: SecureTrainingJob) -> Accepted:
 
 def find_tenant(snapshot: Snapshot, namespace: str) -> Tenant:
     """Return the one tenant that a namespace belongs to; raise ResourceError."""
+    if namespace in snapshot.config.system_namespaces:
+        raise ResourceError(
+            reasons.NAMESPACE_OF_THE_SYSTEM,
+            f"namespace {namespace} is one of the chart's systemNamespaces, whose pods may be on every node: the "
+            "provider must take it out of them, or give the tenant another one",
+        )
     tenants = snapshot.tenants_of(namespace)
     if not tenants:
         raise ResourceError(
