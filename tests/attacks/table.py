@@ -4,7 +4,6 @@ from lethe.adapters import kube as kinds
 from tests.apiserver.cluster import TAINT, Scene
 from tests.apiserver.requests import (
     CLUSTER_ADMIN,
-    OPERATOR,
     SCHEDULER,
     TENANT,
     Row,
@@ -62,7 +61,7 @@ def refused_anyway(s: Scene) -> list[Row]:
         Row("core: an argument of a pod changed", CLUSTER_ADMIN, edit(kinds.POD, s.running, "acme", ARGUMENT)),
         Row("core: a tenant deletes another's pod", TENANT, delete(kinds.POD, "theirs", "globex")),
         *(Row(f"schema: {name} of a job swapped", TENANT, swap(s.job, change)) for name, change in IMMUTABLE.items()),
-        Row("schema: a receipt edited", OPERATOR, patch(kinds.RECEIPT, s.receipt, "", {"spec": {"epoch": 900}})),
+        Row("schema: a receipt edited", CLUSTER_ADMIN, patch(kinds.RECEIPT, s.receipt, "", {"spec": {"epoch": 900}})),
     ]
 
 

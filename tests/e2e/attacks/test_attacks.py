@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.apiserver.cluster import Scene
-from tests.apiserver.requests import Row, is_refusal, wait_until_refused
+from tests.apiserver.requests import SCHEDULER, Row, bind, is_refusal, wait_until_refused
 from tests.apiserver.server import Answer, client_of
 from tests.attacks.broad import everybody_is_admin
 from tests.attacks.honest import denied_rights, honest
@@ -23,6 +23,8 @@ from tests.e2e.attacks.stage import Policies, Stage, furnished, operator_away, s
 
 ANY = Scene()
 """For the names of the rows, which are the same for every scene."""
+
+TOO_BROAD = "right: everybody made cluster-admin, then any pod bound"
 
 Table = dict[str, tuple[str, str]]
 
@@ -51,6 +53,7 @@ def trial(world: World, held: Object, globex: object, tmp_path_factory: pytest.T
             undo.enter_context(furnished(stage))
             _wait_until_open(rows, lambda row: row.attempt(admin))
             answers = {row.name: row.attempt(admin) for row in (*rows, *refused_anyway(scene))}
+            answers[TOO_BROAD] = bind("mine", scene.open)(admin.acting(*SCHEDULER))
             loot = {deed.name: _loot(deed, stage) for deed in DEEDS}
         wait_until_refused(rows, admin)
         yield Trial(stage, answers, loot, frozenset(policies.names))
@@ -113,7 +116,7 @@ def test_every_policy_refuses_something(trial: Trial) -> None:
 
 def test_rights_that_are_too_broad_close_every_node(trial: Trial, table: Table) -> None:
     with everybody_is_admin(trial.stage.admin, trial.stage.scene) as refusal:
-        table["right: everybody made cluster-admin, then a bind to an open node"] = "accepted", _said(refusal)
+        table[TOO_BROAD] = _said(trial.answers[TOO_BROAD]), _said(refusal)
 
 
 def _attempt(trial: Trial, rows: Sequence[Row], name: str) -> Answer:

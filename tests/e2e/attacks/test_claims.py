@@ -23,7 +23,7 @@ def test_a_namespace_claimed_by_two_tenants(world: World, table: dict[str, tuple
         kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
         said = condition(find(kubectl, "tenant", CLAIMANTS[1]) or {}, "Ready")["message"]
         assert "lethe.dev/tenant" not in kubectl.read("get", "namespace", NAMESPACE)["metadata"]["labels"]
-        table["claim: a namespace named by two Tenants"] = "both would have it", f"refused by the operator: {said}"
+        table["claim: a namespace named by two Tenants"] = "no policy is concerned", f"refused by the operator: {said}"
         remove(kubectl, "tenant", CLAIMANTS[0])
         wait_until(
             kubectl,
