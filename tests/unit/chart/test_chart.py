@@ -93,6 +93,7 @@ def test_values_reach_the_operator() -> None:
             "selector": "gpu=yes",
             "enrolment": "automatic",
             "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "proofTimeoutSeconds": 30,
         },
         runtimeClassName="nvidia",
         imagePolicy={"requireDigest": True},
@@ -109,6 +110,7 @@ def test_values_reach_the_operator() -> None:
     assert read.runtime_class_name == "nvidia"
     assert read.image_policy.require_digest
     assert (read.coverage_floor, read.scrub_timeout_seconds) == (0.5, 20)
+    assert read.proof_timeout_seconds == 30
     assert read.criticalities["critical"].fresh_scrub
     policies = one(objects, "ConfigMap", "lethe-policies")["data"]
     assert "['kube-system','monitoring','lethe-system']" in policies["bind.yaml"]
