@@ -97,6 +97,16 @@ class Current:
             f"Node {node} belongs to a cluster that others made; use the embedded cluster to test reboots."
         )
 
+    def stop_kubelet(self, node: str) -> None:
+        raise NotSupported(
+            f"Node {node} belongs to a cluster that others made; use the embedded cluster to lose nodes."
+        )
+
+    def start_kubelet(self, node: str) -> None:
+        raise NotSupported(
+            f"Node {node} belongs to a cluster that others made; use the embedded cluster to lose nodes."
+        )
+
     def logs(self) -> Path:
         folder = self.folder / "logs"
         folder.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ class Embedded:
                     started.result()
             self.kubectl().apply(system.kubelet_rights())
             for each in self.all_nodes:
-                each.join(self.control_plane.authority, self.control_plane.kube_proxy_kubeconfig())
+                self._join(each)
             self._apply_system_objects()
             self._wait_for_nodes()
             for image in archives:
@@ -125,12 +125,18 @@ class Embedded:
         chosen = self._node(node)
         chosen.power_off()
         chosen.power_on(self._neighbours(chosen), None)
-        chosen.join(self.control_plane.authority, self.control_plane.kube_proxy_kubeconfig())
+        self._join(chosen)
         expected = chosen.boot_id()
         waiting.until(
             lambda: self._reported_boot_id(node) == expected, what=f"node {node} to report its new boot id", seconds=120
         )
         self._wait_for_nodes()
+
+    def stop_kubelet(self, node: str) -> None:
+        self._node(node).stop_kubelet()
+
+    def start_kubelet(self, node: str) -> None:
+        self._join(self._node(node))
 
     def logs(self) -> Path:
         return self.processes.logs
@@ -143,6 +149,9 @@ class Embedded:
             if each.plan.name == name:
                 return each
         raise ClusterError(f"There is no node {name!r}; the nodes are {', '.join(plan.name for plan in PLANS)}.")
+
+    def _join(self, node: Node) -> None:
+        node.join(self.control_plane.authority, self.control_plane.kube_proxy_kubeconfig())
 
     def _neighbours(self, of: Node) -> list[int]:
         return [each.plan.index for each in self.all_nodes if each is not of]

@@ -5,6 +5,7 @@ from functools import partial
 from tests.simgpu import manifest
 
 from . import waiting
+from .errors import NotSupported
 from .progress import say, step
 from .provider import Provider
 
@@ -29,6 +30,18 @@ def deploy(provider: Provider) -> None:
 def remove(provider: Provider) -> None:
     """Take the simulated GPUs away again; their memory, which stands for the hardware, stays on the nodes."""
     provider.kubectl()("delete", "daemonset", "simgpu", "--namespace=kube-system", "--ignore-not-found")
+
+
+def set_faults(provider: Provider, node: str, **faults: int | str) -> None:
+    """Replace the faults of a node's first simulated GPU (see tests.simgpu.faults); none puts everything right."""
+    kubectl = provider.kubectl()
+    chosen = ("--selector=app.kubernetes.io/name=simgpu", f"--field-selector=spec.nodeName={node}")
+    pods = kubectl("--namespace=kube-system", "get", "pods", *chosen, "--output=name").split()
+    if not pods:
+        raise NotSupported(f"The GPUs of node {node} are real ones: no fault can be put into them.")
+    words = [f"{name}={value}" for name, value in faults.items()]
+    program = ("python3", "-m", "tests.simgpu.faults", "/host/gpu0")
+    kubectl("--namespace=kube-system", "exec", pods[0], "--", *program, *words)
 
 
 def _offered(provider: Provider, node: str) -> bool:

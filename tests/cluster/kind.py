@@ -96,6 +96,12 @@ class Kind:
             "the embedded cluster to test reboots."
         )
 
+    def stop_kubelet(self, node: str) -> None:
+        raise NotSupported(f"Node {node} is kept running by kind; use the embedded cluster to lose nodes.")
+
+    def start_kubelet(self, node: str) -> None:
+        raise NotSupported(f"Node {node} is kept running by kind; use the embedded cluster to lose nodes.")
+
     def logs(self) -> Path:
         folder = self.folder / "logs"
         self._kind("export", "logs", f"--name={CLUSTER}", str(folder))

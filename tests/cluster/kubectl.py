@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import yaml
@@ -40,6 +41,10 @@ class Kubectl:
     def answers(self, *words: str) -> bool:
         """Say whether the command succeeds."""
         return attempt(self.command(*words)).returncode == 0
+
+    def attempt(self, *words: str, stdin: str | None = None) -> CompletedProcess[str]:
+        """Run kubectl and return what came of it: its warnings, or why it failed."""
+        return attempt([*self._start, *words], stdin=stdin)
 
     def read(self, *words: str) -> Any:
         """Return the JSON that a command prints."""

@@ -137,6 +137,10 @@ class Node:
         for program in PROGRAMS:
             self.processes.stop(f"{self.plan.name}-{program}", grace=0)
 
+    def stop_kubelet(self) -> None:
+        """End the kubelet, as when it crashes; what it has started runs on."""
+        self.processes.stop(f"{self.plan.name}-kubelet", grace=0)
+
     def remove(self) -> None:
         """Switch the node off and remove what it has outside its folder."""
         self.power_off()

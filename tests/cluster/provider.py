@@ -48,6 +48,12 @@ class Provider(Protocol):
     def reboot(self, node: str) -> None:
         """Take power from a node and start it again with a new boot id; NotSupported where that cannot be done."""
 
+    def stop_kubelet(self, node: str) -> None:
+        """End a node's kubelet and nothing else there; NotSupported where that cannot be done."""
+
+    def start_kubelet(self, node: str) -> None:
+        """Start a node's kubelet again, unless it runs; NotSupported where that cannot be done."""
+
     def logs(self) -> Path:
         """Return the folder of the cluster's logs (it is kept when a run fails)."""
 

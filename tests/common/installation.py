@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster import images, tools
-from tests.cluster.commands import attempt, run
+from tests.cluster.commands import attempt, failure, run
+from tests.cluster.errors import ClusterError
 from tests.cluster.folders import PROJECT
 from tests.cluster.provider import ClusterNode, Provider
 from tests.common.objects import find, find_all, phase, wait_until
@@ -34,7 +35,7 @@ class Installation:
         Values are added to those of `values`, and flags to Helm's. What Helm prints is returned.
         """
         self.forget_interrupted()
-        return run(self.install_command(*flags), stdin=json.dumps({**self.values(), **values}))
+        return _helm_says(self.install_command(*flags), stdin=json.dumps({**self.values(), **values}))
 
     def install_command(self, *flags: str) -> list[str | Path]:
         """Return Helm's command that installs or upgrades the chart; values are read from its standard input."""
@@ -46,7 +47,7 @@ class Installation:
         if self.helm("status", RELEASE).returncode != 0:
             return ""
         self.provider.kubectl()("annotate", "namespace", SYSTEM, "lethe.dev/uninstall=force", "--overwrite")
-        return run([*self._helm(), "uninstall", RELEASE, "--wait", "--timeout=5m"])
+        return _helm_says([*self._helm(), "uninstall", RELEASE, "--wait", "--timeout=5m"])
 
     def helm(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run Helm in Lethe's namespace and return what came of it."""
@@ -110,3 +111,11 @@ class Installation:
             # Replicas are killed often here.
             "operator": {"leaseSeconds": LEASE_SECONDS},
         }
+
+
+def _helm_says(argv: list[str | Path], stdin: str = "") -> str:
+    """Run Helm and return what it prints; what hooks say comes on standard error."""
+    done = attempt(argv, stdin=stdin)
+    if done.returncode != 0:
+        raise ClusterError(failure(argv, done))
+    return done.stdout + done.stderr
