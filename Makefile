@@ -7,6 +7,7 @@
 #   make e2e K=attacks              end-to-end tests whose names match a pytest expression
 #   make sweep                      the operator disturbed at every write, in memory and on a real API server
 #   make soak STEPS=2000000 SEED=   the custody machine: steps of everything that may happen, over all cores
+#   make bench-control PART=bind    measure the control plane; without PART all of bind, closing, custody, decisions, restart
 #
 # CLUSTER=embedded|kind|current takes a cluster by name (without it: the one of KUBECONFIG, else kind where a Docker
 # engine answers, else embedded as root on Linux). KIND_NODE_IMAGE names kind's node image.

@@ -6,6 +6,7 @@
 """
 
 import json
+import logging
 import os
 import platform
 import time
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -99,6 +101,11 @@ class Report:
         self._json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         self._page.write_text(_page(self._title, document))
         _print(what, part)
+
+
+def quieten() -> None:
+    """Keep what the operator says out of a benchmark that runs it in its own process."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 def quantile(values: Sequence[float], share: float) -> float:

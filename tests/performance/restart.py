@@ -17,7 +17,6 @@ from time import monotonic
 from urllib.request import urlopen
 
 import msgspec
-import structlog
 
 from lethe.adapters.kube import Kube
 from lethe.crypto.sign import Signer
@@ -27,7 +26,7 @@ from tests.apiserver.server import serve
 from tests.cluster.folders import PROJECT
 from tests.cluster.waiting import until
 from tests.performance.finished import Size, fill
-from tests.performance.report import Part, Row, quantile, spread
+from tests.performance.report import Part, Row, quantile, quieten, spread
 
 FINISHED = 5_000
 RECEIPTS = 1_000
@@ -53,7 +52,7 @@ class _Start:
 
 def measure(folder: Path, part: Part) -> None:
     """Start the operator a few times on an empty cluster and on a full one."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
+    quieten()
     with serve(program("lethe-kube"), folder) as (client, kubeconfig):
         install(client, render())
         asyncio.run(_fill(kubeconfig, Size(jobs=1, nodes=1, receipts=1)))
