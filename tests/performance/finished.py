@@ -51,13 +51,23 @@ async def fill(api: Kube, size: Size) -> None:
     for name in tenants:
         await api.create(kinds.NAMESPACE, {"metadata": {"name": name, "labels": {names.LABEL_TENANT: name}}})
         await _tenant(api, name, ended)
-    gpu_nodes = [f"gpu-{number}" for number in range(size.nodes)]
+    gpu_nodes = [_gpu_node(number) for number in range(size.nodes)]
     await _all(_node(api, name, ended) for name in gpu_nodes)
     await _all(_receipt(api, number, gpu_nodes, ended) for number in range(size.receipts))
     await api.create(kinds.ROLE, build_open_role([]))
     await api.create(kinds.ROLEBINDING, build_open_binding())
     await _all(_ended_job(api, f"job-{number}", tenants[number % len(tenants)], ended) for number in range(size.jobs))
     await _running_job(api, tenants[0], gpu_nodes[0], ended)
+
+
+async def add_nodes(api: Kube, numbers: range) -> None:
+    """Add nodes that are Free."""
+    ended = await _run_one_job()
+    await _all(_node(api, _gpu_node(number), ended) for number in numbers)
+
+
+def _gpu_node(number: int) -> str:
+    return f"gpu-{number}"
 
 
 async def _run_one_job() -> Ended:

@@ -25,18 +25,18 @@ from tests.apiserver.chart import install, program, render
 from tests.apiserver.server import serve
 from tests.cluster.folders import PROJECT
 from tests.cluster.waiting import until
-from tests.performance.finished import Size, fill
+from tests.performance.finished import Size, add_nodes, fill
 from tests.performance.report import Part, Row, quantile, quieten, spread
 
 FINISHED = 5_000
 RECEIPTS = 1_000
-NODES = 1_000
+FEW_NODES, MANY_NODES = 100, 1_000
 STARTS = 3
 GOAL_SECONDS, GOAL_MEMORY = 10, 150
 _PORT = 18080
 _WATCHED_KINDS = 8
 _CYCLES_AT_REST = 3
-_MEBIBYTE = 1024
+_KIBIBYTE = 1024
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,17 @@ def measure(folder: Path, part: Part) -> None:
     other.mkdir()
     with serve(program("lethe-kube"), other) as (client, kubeconfig):
         install(client, render())
-        asyncio.run(_fill(kubeconfig, Size(FINISHED, NODES, RECEIPTS)))
-        full = _starts(other, kubeconfig)
+        asyncio.run(_fill(kubeconfig, Size(FINISHED, FEW_NODES, RECEIPTS)))
+        _add_rows(part, f"{FEW_NODES:,} nodes", _starts(other, kubeconfig), empty)
+        asyncio.run(_add_nodes(kubeconfig, range(FEW_NODES, MANY_NODES)))
+        _add_rows(part, f"{MANY_NODES:,} nodes", _starts(other, kubeconfig), empty)
+    part.notes.append(
+        f"{FINISHED:,} finished jobs with their pods, {RECEIPTS:,} receipts, one job that runs. Beside: the same with "
+        "one of each, nodes too. Python and its packages are in both."
+    )
+
+
+def _add_rows(part: Part, where: str, full: list[_Start], empty: list[_Start]) -> None:
     for measure, unit, attribute, goal in (
         ("start to consistent", "s", "seconds", GOAL_SECONDS),
         ("peak memory", "MB", "peak", GOAL_MEMORY),
@@ -73,7 +82,7 @@ def measure(folder: Path, part: Part) -> None:
         values, beside = ([getattr(start, attribute) for start in starts] for starts in (full, empty))
         part.rows.append(
             Row(
-                measure=measure,
+                measure=f"{measure}, {where}",
                 value=quantile(values, 0.5),
                 unit=unit,
                 n=len(values),
@@ -82,10 +91,11 @@ def measure(folder: Path, part: Part) -> None:
                 goal=goal,
             )
         )
-    part.notes.append(
-        f"{FINISHED:,} finished jobs with their pods, {NODES:,} nodes under custody, {RECEIPTS:,} receipts, one job "
-        "that runs. Beside: the same with one of each. Python and its packages are in both."
-    )
+
+
+async def _add_nodes(kubeconfig: Path, numbers: range) -> None:
+    async with await Kube.connect(str(kubeconfig)) as api:
+        await add_nodes(api, numbers)
 
 
 async def _fill(kubeconfig: Path, size: Size) -> None:
@@ -156,8 +166,8 @@ def _metrics(name: str) -> list[float]:
 
 
 def _memory(process: subprocess.Popen[bytes], field: str) -> float:
-    """Return a figure of the kernel about a process, in MiB."""
+    """Return a figure of the kernel about a process, in MB."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
     assert found is not None, f"{field} is not told"
-    return int(found[1]) / _MEBIBYTE
+    return int(found[1]) * _KIBIBYTE / 1e6
