@@ -22,6 +22,8 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
+from tests.cluster import tools
+
 _PACKAGES = ("kopf", "kubernetes", "aiohttp", "msgspec")
 _COLUMNS = ("measure", "value", "beside", "ratio", "goal", "met", "n", "spread")
 
@@ -172,7 +174,9 @@ def _machine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    kubernetes = tools.kubernetes_version((tools.MODULE / "go.mod").read_text())
+    packages = {name if name != "kubernetes" else "kubernetes (client)": version(name) for name in _PACKAGES}
+    return {"Kubernetes": kubernetes, "Python": platform.python_version(), **packages}
 
 
 def _processor_times() -> tuple[int, int]:
