@@ -376,8 +376,6 @@ def _apply(body: Object, operation: Object) -> None:
     if operation["op"] == "test":
         if place.get(last) != operation["value"]:
             raise ConflictError(f"the test of {operation['path']} does not hold")
-    elif operation["op"] == "replace" and last not in place:
-        raise RefusedError(f"{operation['path']} is not there")
     else:
         place[last] = operation["value"]
 
