@@ -70,6 +70,7 @@ class ApiServer:
         self._uids = 0
         self._encoded: dict[str, msgspec.Raw] = {}
         self._kinds: dict[str, dict[Place, Object]] = {}
+        self._stalled: list[tuple[dict[Place, Object], dict[Place, Object]]] = []
         self._fences: list[tuple[datetime, dict[Place, Object], dict[Place, Object]]] = []
         """Roles and RoleBindings as they were until a moment in the past."""
 
@@ -210,8 +211,13 @@ class ApiServer:
         self._store("pods", (namespace, name), {**pod, "spec": {**spec, "nodeName": node}})
 
     def may_occupy(self, namespace: str, uid: str, node: str) -> bool:
-        """Answer as the admission policies would."""
-        return _may_occupy(self._of("roles"), self._of("rolebindings"), namespace, uid, node)
+        """Answer as the admission policies would, at whichever of the API servers would let the pod in."""
+        fences = [(self._of("roles"), self._of("rolebindings")), *self._stalled]
+        return any(_may_occupy(roles, bindings, namespace, uid, node) for roles, bindings in fences)
+
+    def stall(self, *, on: bool) -> None:
+        """Let another API server go on with the fence as it is now, however long; or let it catch up."""
+        self._stalled = [({**self._of("roles")}, {**self._of("rolebindings")})] if on else []
 
     def _might_occupy(self, namespace: str, uid: str, node: str, lag: float) -> bool:
         """Answer as an API server whose cache may be this many seconds late."""

@@ -2,7 +2,8 @@
 
 On every write to the API server:
 1. An epoch never falls, and grows by one at Dirty → Scrubbing and nowhere else.
-2. A scrub begins only once the fence has been closed for the settling time, unless a clock was moved in between.
+2. A scrub begins only once the fence has been closed for the settling time, unless a clock was moved in between, and
+   on a node without pods of others.
 3. A node becomes Free only with a ScrubReceipt that verifies, is of its epoch, node uid, boot and nonce, and tells of a
    scrub that really cleared the machine; and only when no pod of others is on it. Free and Assigned keep that epoch,
    node uid and boot.
@@ -84,6 +85,7 @@ class Auditor:
             self.moves["Assigned → Assigned"] += 1
         if scrubs:
             self._check_settled(node)
+            self._check_alone(node, new)
         if new == "Free" and old != "Free":
             self._check_freed(node, old, after)
         if new in ("Free", "Assigned") and old in ("Free", "Assigned"):
@@ -94,11 +96,16 @@ class Auditor:
 
     def _check_settled(self, node: str) -> None:
         closed = self._open_until.get(node)
-        if closed is None or (self.clock_moved is not None and self.clock_moved >= closed):
+        if closed is None or self._has_jumped(node):
             return
         assert node not in self._open, f"{node} is scrubbed behind an open fence"
         age = (self._server.clock.time - closed).total_seconds()
         assert age >= self._settle_seconds, f"{node} is scrubbed {age:.1f} s after its fence was closed"
+
+    def _has_jumped(self, node: str) -> bool:
+        """Say whether a clock was moved since the fence of a node was closed: then nothing can be said of settling."""
+        closed = self._open_until.get(node)
+        return self.clock_moved is not None and (closed is None or self.clock_moved >= closed)
 
     def _check_freed(self, node: str, old: str, status: Object) -> None:
         assert old == "Scrubbing", f"{node} went from {old} to Free"
@@ -110,12 +117,16 @@ class Auditor:
         wanted = (node, status["epoch"], status["nodeUid"], status["bootId"], nonce, "Cleared")
         assert found == wanted, f"{node} is Free by a receipt of {found}, expected {wanted}"
         assert (node, nonce) in self._hosts.cleared, f"{node} is Free, and its scrub has cleared nothing"
+        self._check_alone(node, "Free")
+
+    def _check_alone(self, node: str, phase: str) -> None:
         others = [
             pod["metadata"]["name"]
             for pod in self._server.all(kube.POD, fields=f"spec.nodeName={node}")
             if pod["metadata"]["namespace"] != names.SYSTEM_NAMESPACE and pod["status"].get("phase") not in _TERMINAL
         ]
-        assert not others, f"{node} is Free with {others} on it"
+        jumped = self._has_jumped(node) and phase == "Scrubbing"
+        assert not others or jumped, f"{node} is {phase} with {others} on it"
 
     def _see_pod_go(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]

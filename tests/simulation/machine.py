@@ -139,6 +139,12 @@ class CustodyMachine(RuleBasedStateMachine):
         faults.choose.at[faults.requests + after] = fault
         faults.meanwhile = lambda: self._meanwhile(meanwhile, node)
 
+    @rule(on=st.booleans())
+    def stall(self, on: bool) -> None:
+        """Another API server's watch stalls: it judges binds by the fence as it is now."""
+        SEEN["an API server stalls" if on else "it catches up"] += 1
+        self.server.stall(on=on)
+
     @rule()
     def kill(self) -> None:
         SEEN["kill"] += 1
@@ -151,6 +157,9 @@ class CustodyMachine(RuleBasedStateMachine):
         _LOOP.run_until_complete(self.operators[self.leader].plan())
         self.leader = 1 - self.leader
         self.resting = None
+        if self.clocks[0].offset != self.clocks[1].offset:
+            # To the new leader, what the old one has dated is younger or older than it is.
+            self.auditor.clock_moved = self.clock.time
 
     @precondition(lambda self: self.operators[1 - self.leader].has_plan)
     @rule()
@@ -407,6 +416,7 @@ class CustodyMachine(RuleBasedStateMachine):
 
     def _calm(self) -> None:
         """Stop every disturbance."""
+        self.server.stall(on=False)
         behaviour = self.hosts.behaviour
         behaviour.scrub_changes, behaviour.scrub_fault, behaviour.endless = {}, "", False
         for operator in self.operators:
