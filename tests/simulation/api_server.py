@@ -10,10 +10,8 @@ suite holds it against a real server (tests/apiserver/test_kube_contract.py).
 3. A bind may be judged by the fence as it was a moment ago (`lag`), as by an API server whose cache is late.
 """
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +22,7 @@ from lethe.formats.quantity import format_time
 from lethe.model.errors import AlreadyExistsError, ConflictError, RefusedError
 from lethe.model.names import GROUP, OPEN_NAMESPACE, OPEN_NODES_ACCOUNT, SYSTEM_NAMESPACE, PodUid, virtual_pod_account
 from lethe.specs.fence import parse_open_nodes
+from tests.simulation.documents import apply, copy, has_fields, has_labels, merge
 
 Place = tuple[str, str]
 """Namespace and name."""
@@ -94,13 +93,13 @@ class ApiServer:
             for place in sorted(items)
             if namespace in ("", place[0])
             for item in (items[place],)
-            if (not labels or _has_labels(item, labels)) and (not fields or _has_fields(item, fields))
+            if (not labels or has_labels(item, labels)) and (not fields or has_fields(item, fields))
         ]
 
     # ---- writes
 
     def create(self, kind: Kind, body: Object) -> Object:
-        item = _copy(body)
+        item = copy(body)
         metadata = item["metadata"]
         place = (metadata.get("namespace", ""), metadata["name"])
         if kind.namespaced and ("", place[0]) not in self._of("namespaces"):
@@ -130,7 +129,7 @@ class ApiServer:
         for name in ("uid", "resourceVersion"):
             if metadata.get(name, known[name]) != known[name]:
                 raise ConflictError(f"{kind.plural} {place}: {name} is another one")
-        new = _copy(body)
+        new = copy(body)
         if subresource == "status":
             new = {**live, "metadata": {**known}, "status": new.get("status")}
         elif _has_status(kind):
@@ -156,12 +155,12 @@ class ApiServer:
         live = self._of(kind.plural).get((namespace, name))
         if live is None:
             raise ConflictError(f"{kind.plural} {namespace}/{name} not found")
-        body = _copy(live)
+        body = copy(live)
         if isinstance(patch, list):
             for operation in patch:
-                _apply(body, operation)
+                apply(body, operation)
         else:
-            _merge(body, patch)
+            merge(body, patch)
         return self.update(kind, body, subresource)
 
     def delete(
@@ -320,12 +319,6 @@ class FakeKube:
         return None if self._server.may_occupy(namespace, uid, node) else f"node {node} is fenced"
 
 
-def _copy(item: Object) -> Object:
-    """Copy a document as the wire would."""
-    copied: Object = msgspec.json.decode(msgspec.json.encode(item))
-    return copied
-
-
 def _has_status(kind: Kind) -> bool:
     return kind.group == GROUP or kind in (kube.POD, kube.NODE)
 
@@ -342,57 +335,3 @@ def _may_occupy(roles: dict[Place, Object], bindings: dict[Place, Object], names
         if role is not None and any(node in rule["resourceNames"] for rule in role["rules"]):
             return True
     return False
-
-
-def _has_labels(item: Object, selector: str) -> bool:
-    labels = item["metadata"].get("labels") or {}
-    return all(_holds(labels, term) for term in _terms(selector))
-
-
-@cache
-def _terms(selector: str) -> list[str]:
-    return [term for term in re.split(r",(?![^(]*\))", selector) if term]
-
-
-def _holds(labels: Object, term: str) -> bool:
-    if term.startswith("!"):
-        return term[1:] not in labels
-    if " in (" in term:
-        key, _, values = term.partition(" in (")
-        return labels.get(key) in values.rstrip(")").split(",")
-    key, _, value = term.partition("=")
-    return bool(labels.get(key) == value)
-
-
-def _has_fields(item: Object, selector: str) -> bool:
-    path, _, value = selector.partition("=")
-    found: Any = item
-    for part in path.split("."):
-        found = (found or {}).get(part)
-    return bool(found == value)
-
-
-def _apply(body: Object, operation: Object) -> None:
-    *parents, last = (part.replace("~1", "/") for part in operation["path"].strip("/").split("/"))
-    place: Any = body
-    for part in parents:
-        place = place.get(part)
-        if place is None:
-            raise RefusedError(f"{operation['path']} is not there")
-    if operation["op"] == "test":
-        if place.get(last) != operation["value"]:
-            raise ConflictError(f"the test of {operation['path']} does not hold")
-    else:
-        place[last] = operation["value"]
-
-
-def _merge(body: Object, patch: Object) -> None:
-    for key, value in patch.items():
-        if value is None:
-            body.pop(key, None)
-        elif isinstance(value, dict):
-            if not isinstance(body.get(key), dict):
-                body[key] = {}
-            _merge(body[key], value)
-        else:
-            body[key] = value

@@ -14,8 +14,9 @@ from lethe.decisions.snapshot import Snapshot
 from lethe.model import names
 from lethe.model.config import OperatorConfig
 from tests.simulation.api_server import ApiServer, ManualClock
+from tests.simulation.containers import Behaviour
 from tests.simulation.faults import Faults
-from tests.simulation.hosts import GPUS, Behaviour, Host, Hosts
+from tests.simulation.hosts import GPUS, Host, Hosts
 from tests.simulation.operators import Operator
 from tests.simulation.scheduler import schedule
 

@@ -7,10 +7,9 @@
    any process: that breaks custody, and stops the simulation at once.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -24,36 +23,11 @@ from lethe.model.scrub import GpuReport, Residue
 from tests.common.scrubs import build_facts, build_gpu, build_report, build_summary
 from tests.simulation.api_server import ManualClock
 from tests.simulation.backend import Backend
+from tests.simulation.containers import Behaviour, is_broken, is_unknown, pod_status, terminated
 
 GPUS: Final = 2
 FOREIGN: Final = "(nobody of ours)"
 _TERMINAL: Final = ("Succeeded", "Failed")
-_OUTPUTS: Final = {
-    "datasetId": "ab" * 16,
-    "index": {"object": "cd" * 16, "sha256": "ef" * 32},
-    "files": 3,
-    "bytes": 99,
-    "url": "s3://results/digits/" + "ab" * 16,
-}
-
-
-@dataclass
-class Behaviour:
-    """How the containers of jobs and scrubs behave."""
-
-    keyfetch: int = 0
-    keyfetch_message: str = ""
-    train: int = 0
-    outputs: int = 0
-    outputs_message: str = json.dumps(_OUTPUTS)
-    endless: bool = False
-    """Training goes on until it is killed."""
-    scrub_changes: dict[str, Any] = field(default_factory=dict)
-    """Changes of the scrub's report; a scrub that reports something else than it was told has cleared nothing."""
-    scrub_fault: str = ""
-    """`replay`: the report of an earlier scrub; `silent`: none; `crash`: the container fails."""
-    scrub_seconds: float = 0.0
-    kubelets: bool = True
 
 
 @dataclass
@@ -178,7 +152,7 @@ class Hosts:
         for process in self.on(name):
             for container, state in process.states.items():
                 if "running" in state:
-                    process.states[container] = _terminated(137, reason="ContainerStatusUnknown")
+                    process.states[container] = terminated(137, reason="ContainerStatusUnknown")
 
     def on(self, node: str) -> list[Process]:
         """Return the processes of a machine, ended ones included."""
@@ -262,33 +236,33 @@ class Hosts:
         inits = [container["name"] for container in pod["spec"].get("initContainers") or []]
         mains = [container["name"] for container in pod["spec"]["containers"]]
         behaviour = self.behaviour
-        if _is_unknown(states):
-            return _pod_status(states, inits, mains, "Failed")
-        if "deletionTimestamp" in pod["metadata"] or _is_broken(states):
+        if is_unknown(states):
+            return pod_status(states, inits, mains, "Failed")
+        if "deletionTimestamp" in pod["metadata"] or is_broken(states):
             self._kill(process)
-            return _pod_status(states, inits, mains, "Failed")
+            return pod_status(states, inits, mains, "Failed")
         if names.CONTAINER_KEYFETCH in inits and names.CONTAINER_KEYFETCH not in states:
             states[names.CONTAINER_KEYFETCH] = self._running()
-            return _pod_status(states, inits, mains, "Pending")
+            return pod_status(states, inits, mains, "Pending")
         if "running" in states.get(names.CONTAINER_KEYFETCH, {}):
-            states[names.CONTAINER_KEYFETCH] = _terminated(behaviour.keyfetch, behaviour.keyfetch_message)
-            return _pod_status(states, inits, mains, "Failed" if behaviour.keyfetch else "Pending")
+            states[names.CONTAINER_KEYFETCH] = terminated(behaviour.keyfetch, behaviour.keyfetch_message)
+            return pod_status(states, inits, mains, "Failed" if behaviour.keyfetch else "Pending")
         if mains[0] not in states:
             self._start_training(host, pod, process)
             for name in [*mains, *([names.CONTAINER_OUTPUTS] if names.CONTAINER_OUTPUTS in inits else [])]:
                 states[name] = self._running()
-            return _pod_status(states, inits, mains, "Running")
+            return pod_status(states, inits, mains, "Running")
         if "running" in states[mains[0]]:
             if not behaviour.endless:
                 for name in mains:
-                    states[name] = _terminated(behaviour.train)
-            return _pod_status(states, inits, mains, "Running")
+                    states[name] = terminated(behaviour.train)
+            return pod_status(states, inits, mains, "Running")
         if "running" in states.get(names.CONTAINER_OUTPUTS, {}):
-            states[names.CONTAINER_OUTPUTS] = _terminated(behaviour.outputs, behaviour.outputs_message)
-            return _pod_status(states, inits, mains, "Running")
+            states[names.CONTAINER_OUTPUTS] = terminated(behaviour.outputs, behaviour.outputs_message)
+            return pod_status(states, inits, mains, "Running")
         process.alive = False
         failed = states[mains[0]]["terminated"]["exitCode"] != 0
-        return _pod_status(states, inits, mains, "Failed" if failed else "Succeeded")
+        return pod_status(states, inits, mains, "Failed" if failed else "Succeeded")
 
     def _start_training(self, host: Host, pod: Object, process: Process) -> None:
         for other in self.on(host.name):
@@ -310,7 +284,7 @@ class Hosts:
         containers = [container["name"] for container in pod["spec"]["containers"]]
         if "deletionTimestamp" in pod["metadata"]:
             self._kill(process)
-            return _pod_status(process.states, [], containers, "Failed")
+            return pod_status(process.states, [], containers, "Failed")
         if not process.alive and process.owner == FOREIGN:
             for number in host.visible:
                 found = self.memory.get((host.name, number), FOREIGN)
@@ -318,29 +292,29 @@ class Hosts:
                 self.memory[host.name, number] = FOREIGN
         process.alive = True
         process.states |= {name: self._running() for name in containers if name not in process.states}
-        return _pod_status(process.states, [], containers, "Running")
+        return pod_status(process.states, [], containers, "Running")
 
     def _scrub(self, host: Host, pod: Object, process: Process) -> Object:
         states, containers = process.states, [names.CONTAINER_SCRUB]
-        if _is_unknown(states):
-            return _pod_status(states, [], containers, "Failed")
-        if "deletionTimestamp" in pod["metadata"] or _is_broken(states):
+        if is_unknown(states):
+            return pod_status(states, [], containers, "Failed")
+        if "deletionTimestamp" in pod["metadata"] or is_broken(states):
             self._kill(process)
-            return _pod_status(states, [], containers, "Failed")
+            return pod_status(states, [], containers, "Failed")
         if names.CONTAINER_SCRUB not in states:
             for other in self.on(host.name):
                 excused = other.owner in ("", FOREIGN) or host.name in self.excused
                 assert not other.alive or excused, f"{host.name} is scrubbed under {other.name}"
             states[names.CONTAINER_SCRUB] = self._running()
             process.alive = True
-            return _pod_status(states, [], containers, "Running")
+            return pod_status(states, [], containers, "Running")
         if self._clock.time.timestamp() - process.began < self.behaviour.scrub_seconds:
-            return _pod_status(states, [], containers, "Running")
+            return pod_status(states, [], containers, "Running")
         process.alive = False
         config = msgspec.json.decode(pod["spec"]["containers"][0]["args"][1], type=ScrubConfig)
         code, message = self._clear(host, config, f"{process.namespace}/{process.name}/{names.CONTAINER_SCRUB}")
-        states[names.CONTAINER_SCRUB] = _terminated(code, message)
-        return _pod_status(states, [], containers, "Failed" if code else "Succeeded")
+        states[names.CONTAINER_SCRUB] = terminated(code, message)
+        return pod_status(states, [], containers, "Failed" if code else "Succeeded")
 
     def _clear(self, host: Host, config: ScrubConfig, log: str) -> tuple[int, str]:
         """Scrub a machine's GPUs, or misbehave; return exit code and termination message, and write the log."""
@@ -380,7 +354,7 @@ class Hosts:
         process.alive = False
         for name, state in process.states.items():
             if "running" in state:
-                process.states[name] = _terminated(137)
+                process.states[name] = terminated(137)
 
     def _running(self) -> Object:
         return {"running": {"startedAt": format_time(self._clock.time)}}
@@ -400,34 +374,3 @@ def _tenant_of(pod: Object) -> str:
 
 def _residue(nonzero: int) -> Residue:
     return Residue(nonzero_bytes=nonzero, nonzero_pages=nonzero // 4096, digest="00")
-
-
-def _terminated(code: int, message: str = "", reason: str = "") -> Object:
-    reason = reason or ("Completed" if code == 0 else "Error")
-    return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
-
-
-def _is_unknown(states: dict[str, Object]) -> bool:
-    return any(state.get("terminated", {}).get("reason") == "ContainerStatusUnknown" for state in states.values())
-
-
-def _is_broken(states: dict[str, Object]) -> bool:
-    """Say whether a container was killed, by a reboot for example: the others end too."""
-    return any(state.get("terminated", {}).get("exitCode") == 137 for state in states.values())
-
-
-def _pod_status(states: dict[str, Object], inits: list[str], mains: list[str], phase: str) -> Object:
-    def entries(wanted: list[str]) -> list[Object]:
-        return [
-            {
-                "name": name,
-                "image": "image",
-                "imageID": "image@sha256:00",
-                "ready": False,
-                "restartCount": 0,
-                "state": states.get(name, {"waiting": {}}),
-            }
-            for name in wanted
-        ]
-
-    return {"phase": phase, "initContainerStatuses": entries(inits), "containerStatuses": entries(mains)}

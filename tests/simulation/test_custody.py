@@ -7,7 +7,8 @@ import pytest
 
 from lethe.adapters import kube
 from lethe.model import names
-from tests.simulation.cluster import Behaviour, Cluster
+from tests.simulation.cluster import Cluster
+from tests.simulation.containers import Behaviour
 from tests.simulation.hosts import GPUS
 from tests.simulation.scheduler import schedule
 from tests.simulation.test_ends import convert_rules

@@ -8,7 +8,8 @@ import pytest
 from lethe.adapters import kube
 from lethe.model import names
 from lethe.model.config import Criticalities
-from tests.simulation.cluster import Behaviour, Cluster
+from tests.simulation.cluster import Cluster
+from tests.simulation.containers import Behaviour
 
 
 async def start(behaviour: Behaviour, *, config: dict[str, Any] | None = None, **job: Any) -> Cluster:
