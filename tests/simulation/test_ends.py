@@ -125,6 +125,24 @@ async def test_a_tenant_deletes_the_running_pod() -> None:
     assert cluster.server.all(kube.POD, "acme") == []
 
 
+async def test_a_tenant_deletes_a_granted_pod_before_it_is_bound() -> None:
+    cluster = Cluster()
+    cluster.add_node("gpu-1")
+    cluster.add_tenant("acme")
+    await cluster.settle()
+    cluster.add_job("acme")
+    while not cluster.job_status("acme").get("pods"):
+        await cluster.operate()
+    cluster.server.delete(kube.POD, training_pod(cluster)["metadata"]["name"], "acme")
+    await cluster.settle()
+
+    status = cluster.job_status("acme")
+    assert (status["phase"], status["reason"]) == ("Failed", "PodLost")
+    assert "before it was bound" in status["message"]
+    assert cluster.server.all(kube.POD, "acme") == []
+    assert cluster.node_status("gpu-1")["phase"] == "Free"
+
+
 async def test_a_deleted_job_goes_once_its_pod_has_ended() -> None:
     cluster = await start(Behaviour(endless=True))
     cluster.behaviour.kubelets = False

@@ -299,6 +299,9 @@ def _follow(case: _Case, known: JobPod, pod: PodFacts | None, node: GPUNode | No
     if pod.has_ended and has_kubelet_proof(pod):
         _end(case, read_outcome(case.job, pod))
         return
+    if pod.deleting and not pod.node:
+        _fail(case, reasons.POD_LOST, f"pod {pod.name} was deleted before it was bound to node {known.node}")
+        return
     facts = case.snapshot.nodes.get(known.node)
     if facts is not None and facts.has_left_boot(known.boot_id):
         _fail(case, reasons.POD_LOST, f"node {known.node} was rebooted while pod {pod.name} was on it")
