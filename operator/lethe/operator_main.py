@@ -28,7 +28,7 @@ from lethe.controller.health import serve_health
 from lethe.controller.leader import Leadership
 from lethe.controller.observe import Observer
 from lethe.controller.queue import Wakeups
-from lethe.controller.watch import WatchProbe, watch
+from lethe.controller.watch import NodeFilter, WatchProbe, watch
 from lethe.crypto.derive import random_bytes
 from lethe.crypto.sign import Signer
 from lethe.model.config import OperatorConfig
@@ -75,9 +75,12 @@ async def _run(config: OperatorConfig, signer: Signer) -> None:
         observer = Observer(api, clock, config, {signer.key_id: signer.public_key}, probe.read)
         executor = Executor(api, leadership, clock, config, signer, metrics)
         cycle = Cycle(observer, executor, wakeups, config, clock, metrics)
+        nodes = NodeFilter(config.gpu_node_label)
         health = await serve_health(cycle, leadership, probe, metrics, config)
         try:
-            await _together(stop.wait(), _lead(leadership, cycle.run, partial(watch, wakeups, metrics, probe, stop)))
+            await _together(
+                stop.wait(), _lead(leadership, cycle.run, partial(watch, wakeups, metrics, probe, nodes, stop))
+            )
         finally:
             await leadership.release()
             await health.cleanup()

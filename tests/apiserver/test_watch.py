@@ -19,7 +19,7 @@ import lethe
 from lethe.adapters import kube as kinds
 from lethe.adapters.metrics import OperatorMetrics
 from lethe.controller.queue import Wakeups
-from lethe.controller.watch import WatchProbe, watch
+from lethe.controller.watch import NodeFilter, WatchProbe, watch
 from tests.apiserver.cluster import binding, pod
 from tests.apiserver.proxy import Background, Proxy, proxied
 from tests.apiserver.requests import OPERATOR
@@ -36,6 +36,7 @@ PLURALS = {
     "pods",
     "rolebindings",
 }
+GPU_LABEL = "nvidia.com/gpu.present=true"
 SECONDS = 30
 
 
@@ -79,7 +80,7 @@ class Watching:
             loop = asyncio.get_running_loop()
             self._stop = lambda: loop.call_soon_threadsafe(stop.set)
             started.set()
-            await watch(self.wakeups, OperatorMetrics(), self.probe, stop)
+            await watch(self.wakeups, OperatorMetrics(), self.probe, NodeFilter(GPU_LABEL), stop)
 
         self.background = Background(run())
         assert started.wait(SECONDS)

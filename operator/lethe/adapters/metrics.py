@@ -40,7 +40,9 @@ class OperatorMetrics:
         self.leader = Gauge(
             "lethe_leader", "1 on the replica that holds the Lease, 0 on one that waits", registry=self._registry
         )
-        self._jobs = Gauge("lethe_jobs", "Jobs by phase", ["phase"], registry=self._registry)
+        self._jobs = Gauge(
+            "lethe_jobs", "Jobs that are not over and released, by phase", ["phase"], registry=self._registry
+        )
         self._nodes = Gauge("lethe_gpu_nodes", "GPU nodes by phase", ["phase"], registry=self._registry)
         self._waiting = Gauge("lethe_waiting_jobs", "Waiting jobs by reason", ["reason"], registry=self._registry)
 
