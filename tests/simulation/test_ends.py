@@ -250,7 +250,7 @@ async def test_a_scrub_that_does_not_clear_quarantines(changes: dict[str, Any], 
     assert cluster.server.all(kube.RECEIPT) == []
     job = cluster.job_status("acme")
     assert job["phase"] == "Queued"
-    assert job["message"] == "waits for a GPU node: gpu-1 is quarantined; position 1 of 1"
+    assert job["message"] == "waits for a GPU node: gpu-1 is quarantined; position 1"
     assert cluster.ran == []
 
 

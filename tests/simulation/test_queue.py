@@ -33,7 +33,26 @@ async def test_a_waiting_job_is_told_why_without_names_of_others() -> None:
     await cluster.settle()
 
     message = cluster.job_status("globex")["message"]
-    assert message == "waits for a GPU node: gpu-1 is held by another tenant; position 1 of 1"
+    assert message == "waits for a GPU node: gpu-1 is held by another tenant; position 1"
+
+
+async def test_a_step_of_a_long_queue_rewrites_only_its_head() -> None:
+    cluster = Cluster()
+    cluster.add_node("gpu-1")
+    cluster.add_tenant("acme")
+    cluster.behaviour.endless = True
+    for number in range(26):
+        cluster.add_job("acme", f"job-{number}")
+        cluster.clock.move(1)
+    await cluster.settle()
+    tail = [cluster.job("acme", f"job-{number}") for number in range(22, 26)]
+    assert {job["status"]["message"] for job in tail} == {"waits behind 20 jobs or more"}
+
+    cluster.server.delete(kube.JOB_CR, "job-0", "acme")
+    await cluster.settle()
+
+    assert cluster.job_status("acme", "job-1")["phase"] == "Running"
+    assert [cluster.job("acme", f"job-{number}") for number in range(22, 26)] == tail
 
 
 async def test_the_smallest_sufficient_node_is_taken() -> None:

@@ -7,7 +7,8 @@
    nobody's, and so is one whose GPUs are not those that were scrubbed.
 4. A node that an admitted job is about to take is nobody else's.
 5. A job that finds no node waits, and those behind it may still find one.
-6. Who waits is told why, in one sentence, without the names of other tenants.
+6. Who waits is told why, in one sentence, without the names of other tenants. Far behind in the queue it is a sentence
+   that stays, or every step of the queue would rewrite every job.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from lethe.model.phases import JobPhase, NodePhase
 from lethe.model.resources import GPUNode, SecureTrainingJob, Tenant
 
 _NAMED_NODES = 5
+_TOLD_JOBS = 20
 _STATES = {
     NodePhase.UNMANAGED: "is not enrolled",
     NodePhase.DIRTY: "waits to be scrubbed",
@@ -123,15 +125,21 @@ def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Ad
         nodes[key] = node
         fleet.take(node)
         used[tenant.metadata.name] = in_use + wanted
-    total = len(waiting)
     return Admission(
         nodes=nodes,
         waiting={
-            key: msgspec.structs.replace(entry, message=f"{entry.message}; position {place} of {total}")
+            key: msgspec.structs.replace(entry, message=_place(entry, place))
             for place, (key, entry) in enumerate(waiting.items(), start=1)
         },
         want_scrub=frozenset(want_scrub),
     )
+
+
+def _place(entry: Waiting, place: int) -> str:
+    """Return what a job is told: the next ones all, those behind nothing that changes with each step of the queue."""
+    if place > _TOLD_JOBS:
+        return f"waits behind {_TOLD_JOBS} jobs or more"
+    return f"{entry.message}; position {place}"
 
 
 def is_waiting(job: SecureTrainingJob) -> bool:
