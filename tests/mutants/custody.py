@@ -20,9 +20,14 @@ def _receipt(number: int, field: str) -> Mutant:
 
 
 MUTANTS = [
-    Mutant("drop the settle", _FENCE, "settle = config.settle_seconds + _ROUNDING", "settle = 0.0"),
+    Mutant("drop the settle", _FENCE, "age is None or age < config.settle_seconds", "age is None"),
     Mutant("skip the trial bind", _FENCE, "case.name not in case.snapshot.closed_nodes and", "False and"),
-    Mutant("settle before closing", _FENCE, "if not is_closed(case.snapshot, case.name):", "if False:"),
+    Mutant(
+        "settle before closing",
+        "controller/observe.py",
+        "for name in snapshot.gpu_nodes if is_closed(snapshot, name)",
+        "for name in snapshot.gpu_nodes",
+    ),
     Mutant(
         "skip the first empty check",
         _CUSTODY,

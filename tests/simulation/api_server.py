@@ -43,6 +43,9 @@ class ManualClock:
     def now(self) -> datetime:
         return self.time
 
+    def monotonic(self) -> float:
+        return self.time.timestamp()
+
     def move(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
 
@@ -56,6 +59,9 @@ class SkewedClock:
 
     def now(self) -> datetime:
         return self._true.time + timedelta(seconds=self.offset)
+
+    def monotonic(self) -> float:
+        return self._true.monotonic()
 
 
 class ApiServer:

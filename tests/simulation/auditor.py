@@ -47,8 +47,6 @@ class Auditor:
         """Every transition of a node that was seen."""
         self.forced: set[str] = set()
         """Uids of pods that somebody removed by force."""
-        self.clock_moved: datetime | None = None
-        """When an operator's clock was last moved."""
         self._server = server
         self._hosts = hosts
         self._settle_seconds = settle_seconds
@@ -96,16 +94,11 @@ class Auditor:
 
     def _check_settled(self, node: str) -> None:
         closed = self._open_until.get(node)
-        if closed is None or self._has_jumped(node):
+        if closed is None:
             return
         assert node not in self._open, f"{node} is scrubbed behind an open fence"
         age = (self._server.clock.time - closed).total_seconds()
         assert age >= self._settle_seconds, f"{node} is scrubbed {age:.1f} s after its fence was closed"
-
-    def _has_jumped(self, node: str) -> bool:
-        """Say whether a clock was moved since the fence of a node was closed: then nothing can be said of settling."""
-        closed = self._open_until.get(node)
-        return self.clock_moved is not None and (closed is None or self.clock_moved >= closed)
 
     def _check_freed(self, node: str, old: str, status: Object) -> None:
         assert old == "Scrubbing", f"{node} went from {old} to Free"
@@ -125,8 +118,7 @@ class Auditor:
             for pod in self._server.all(kube.POD, fields=f"spec.nodeName={node}")
             if pod["metadata"]["namespace"] != names.SYSTEM_NAMESPACE and pod["status"].get("phase") not in _TERMINAL
         ]
-        jumped = self._has_jumped(node) and phase == "Scrubbing"
-        assert not others or jumped, f"{node} is {phase} with {others} on it"
+        assert not others, f"{node} is {phase} with {others} on it"
 
     def _see_pod_go(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]

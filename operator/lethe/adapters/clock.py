@@ -1,6 +1,7 @@
-"""The time of day, for processes; decisions get it as an argument."""
+"""The time of day and the time that passes, for processes; decisions get them as arguments."""
 
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Protocol
 
 
@@ -11,6 +12,10 @@ class Clock(Protocol):
         """Return the time, with its zone."""
         ...
 
+    def monotonic(self) -> float:
+        """Return seconds that pass, whatever happens to the time of day."""
+        ...
+
 
 class SystemClock:
     """The machine's clock, in UTC."""
@@ -18,3 +23,7 @@ class SystemClock:
     def now(self) -> datetime:
         """Return the time."""
         return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds since some moment."""
+        return monotonic()

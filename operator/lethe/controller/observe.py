@@ -5,7 +5,7 @@
 2. An object that does not parse is left out and logged. A GPUNode that does not parse is remembered as such: nothing
    about its node is open.
 3. Secrets are asked for by name, and only whether they exist.
-4. A trial bind is tried only where the fence is closed and has settled.
+4. A trial bind is tried only where the fence has been closed for long enough.
 5. Of a watched kind exactly what is watched is read (controller.selectors), but for who is on a node: everybody counts.
 """
 
@@ -79,6 +79,8 @@ class Observer:
         """`note_read` is told the newest version that a list of a watched kind has shown."""
         self._api = api
         self._note_read = note_read
+        self._closed_since: dict[str, float] = {}
+        """When this process first saw a node closed that has been closed ever since; it only ever delays."""
         self._clock = clock
         self._config = config
         self._receipt_keys = receipt_keys
@@ -126,7 +128,15 @@ class Observer:
                 node.metadata.name: random_bytes(32).hex() for node in gpu_nodes if node.status.phase == NodePhase.DIRTY
             },
         )
-        return await self._look_closer(snapshot)
+        return await self._look_closer(msgspec.structs.replace(snapshot, closed_for=self._closed_for(snapshot)))
+
+    def _closed_for(self, snapshot: Snapshot) -> dict[str, float]:
+        """Return how long each node has been seen closed: in every cycle since, and read before the clock was."""
+        now = self._clock.monotonic()
+        self._closed_since = {
+            name: self._closed_since.get(name, now) for name in snapshot.gpu_nodes if is_closed(snapshot, name)
+        }
+        return {name: now - since for name, since in self._closed_since.items()}
 
     async def _watched(self, kind: Kind, parse: _Parser[_T]) -> list[_T]:
         """Return what `parse` makes of each object that is watched, and note the newest version."""
@@ -173,10 +183,7 @@ class Observer:
         wanted = [
             name
             for name, node in snapshot.gpu_nodes.items()
-            if node.status.phase in _CLOSING
-            and node.status.closed_at is not None
-            and is_closed(snapshot, name)
-            and seconds_between(node.status.closed_at, snapshot.now) >= self._config.settle_seconds
+            if node.status.phase in _CLOSING and snapshot.closed_for.get(name, -1.0) >= self._config.settle_seconds
         ]
         refused = await asyncio.gather(*(self._is_refused(snapshot, name) for name in wanted))
         return frozenset(name for name, is_refused in zip(wanted, refused, strict=True) if is_refused)

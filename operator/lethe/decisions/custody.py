@@ -21,8 +21,8 @@
     any managed  Dirty         the Node shows a new boot id; or its pods have ended, and the machine has another name
 
 1. A decision makes at most one move; the ledger is written by compare-and-swap before anything follows from it.
-2. Closed means: no RBAC copy and not on the open list, as read in this cycle; `closed_at` is written only then. Settled
-   means: `settle_seconds` later, and a dry-run bind was refused in this cycle.
+2. Closed means: no RBAC copy and not on the open list, as read in this cycle. Settled means: closed in every cycle for
+   `settle_seconds`, and a dry-run bind was refused in this cycle (decisions.fence).
 3. Nothing but a verified receipt of this epoch, node uid, boot id and nonce leads to Free.
 4. A node that was closed and settled when it left Draining need not settle again: nothing opens it before Assigned.
 5. `epoch` grows at Dirty → Scrubbing and nowhere else. A ledger that begins anew goes on after the receipts that the
@@ -187,7 +187,7 @@ def _replaced(case: NodeCase, facts: NodeFacts) -> None:
 def _assigned(case: NodeCase) -> None:
     facts, holder = case.facts, case.old.holder
     if facts is not None and facts.uid != case.old.node_uid:
-        case.move(NodePhase.DRAINING, reasons.NODE_REPLACED, "the Node was deleted and made anew", closed_at=None)
+        case.move(NodePhase.DRAINING, reasons.NODE_REPLACED, "the Node was deleted and made anew")
         return
     if holder is not None and not are_pods_over(case):
         if case.node.spec.drain:
@@ -208,7 +208,6 @@ def _assigned(case: NodeCase) -> None:
         NodePhase.DRAINING,
         reasons.SETTLING if tenant is not None else reasons.TENANT_GONE,
         "the last pod has ended or is lost: the fence closes",
-        closed_at=None,
         conditions=not_idle(case),
     )
 
@@ -228,7 +227,7 @@ def _draining(case: NodeCase) -> None:
         case.say(reasons.NODE_NOT_EMPTY, waits)
     else:
         message = "every pod's end is proved, and the node is empty"
-        case.move(NodePhase.DIRTY, reasons.PROVED, message, **{**left(case), "closed_at": case.old.closed_at})
+        case.move(NodePhase.DIRTY, reasons.PROVED, message, **left(case))
         return
     if age <= limit:
         case.wake(limit - age + 1)

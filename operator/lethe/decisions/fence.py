@@ -1,9 +1,10 @@
 """The RBAC copy of the ledger that the admission policies read (custody.md, Fence).
 
 1. The copy follows the ledger as it was read; what a cycle changes in the ledger reaches the copy in the next one.
-2. Closed means: no grant and not on the open list, as read in this cycle. `closed_at` is written only then.
+2. Closed means: no grant and not on the open list, as read in this cycle.
    Closing deletes the binding; its Role lets nobody in and stays until the node is released, for the next grant.
-3. Settled means: `settle_seconds` later, and a trial bind was refused in this cycle.
+3. Settled means: this process has seen it closed in every cycle for `settle_seconds` of its own monotonic clock
+   (machines' clocks differ and jump; a new leader begins anew), and a trial bind was refused in this cycle.
 4. Where the policies only warn, a managed node carries the condition Fenced=False. It outlives the change to enforce:
    anybody may have been on the node until the next scrub begins.
 """
@@ -12,12 +13,8 @@ from lethe.decisions.actions import CloseGrant, OpenGrant, RemoveGrantRole
 from lethe.decisions.conditions import find_condition, with_condition
 from lethe.decisions.ledger import NodeCase
 from lethe.decisions.snapshot import Snapshot
-from lethe.formats.quantity import seconds_between
 from lethe.model import reasons
 from lethe.model.phases import NodePhase
-
-_ROUNDING = 1.0
-"""`closed_at` has whole seconds, rounded down: it may look one second older than it is."""
 
 
 def is_closed(snapshot: Snapshot, node: str) -> bool:
@@ -73,26 +70,20 @@ def was_unfenced(case: NodeCase) -> bool:
 
 
 def is_settled(case: NodeCase, *, quiet: bool = False) -> bool:
-    """Say whether the fence is closed and has settled; note when it was closed, and say what is waited for."""
-    config = case.snapshot.config
-    settle = config.settle_seconds + _ROUNDING
-    if not is_closed(case.snapshot, case.name):
-        if case.old.closed_at is None:
-            return False
-        message = "the fence is being closed"
-        case.set(closed_at=None)
-    elif case.old.closed_at is None:
-        message = "the fence is closed and settles"
-        case.set(closed_at=case.now)
-        case.wake(settle)
-    elif (age := seconds_between(case.old.closed_at, case.snapshot.now)) < settle:
-        message = "the fence is closed and settles"
-        case.wake(settle - age)
-    elif case.name not in case.snapshot.closed_nodes and config.fence == "enforce":
-        message = "the API server does not refuse a trial bind to the node: are Lethe's admission policies in place?"
-        case.wake(settle)
-    else:
-        return True
-    if not quiet:
-        case.say(reasons.SETTLING, message)
-    return False
+    """Say whether the fence is closed and has settled, and what is waited for."""
+    config, age = case.snapshot.config, case.snapshot.closed_for.get(case.name)
+    if age is None or age < config.settle_seconds:
+        if age is not None:
+            case.wake(config.settle_seconds - age)
+        if not quiet and case.old.reason != reasons.SETTLING:
+            case.say(reasons.SETTLING, "the fence closes and settles")
+        return False
+    if case.name not in case.snapshot.closed_nodes and config.fence == "enforce":
+        case.wake(config.settle_seconds)
+        if not quiet:
+            case.say(
+                reasons.SETTLING,
+                "the API server does not refuse a trial bind to the node: are Lethe's admission policies in place?",
+            )
+        return False
+    return True

@@ -53,7 +53,6 @@ def decide_unmanaged(case: NodeCase) -> None:
             reasons.NODE_RENAMED,
             f"the machine was node {name}, which Lethe managed: it is scrubbed before anybody uses it",
             warning=True,
-            closed_at=None,
             former_name=name,
             previous_holder=past_holder(former.status, case.now),
             conditions=_unknown_past(case, f"so was node {name}'s") if is_past_unknown(former) else [],
@@ -65,7 +64,6 @@ def decide_unmanaged(case: NodeCase) -> None:
             reasons.LEDGER_LOST,
             "the node was managed and its GPUNode was deleted: it is scrubbed before anybody uses it",
             warning=True,
-            closed_at=None,
             conditions=_unknown_past(case, "its GPUNode was deleted while it was managed"),
             **seen(facts),
         )
@@ -80,7 +78,6 @@ def decide_unmanaged(case: NodeCase) -> None:
             NodePhase.DIRTY,
             reasons.ENROLLED,
             "the node was enrolled: its fence is closed, and it is scrubbed once it is empty",
-            closed_at=None,
             **seen(facts),
         )
 

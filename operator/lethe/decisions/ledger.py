@@ -91,7 +91,6 @@ def left(case: NodeCase) -> dict[str, Any]:
         "holder": None,
         "previous_holder": past_holder(case.old, case.now),
         "scrub": None,
-        "closed_at": None,
     }
 
 

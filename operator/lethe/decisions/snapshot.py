@@ -209,6 +209,8 @@ class Snapshot(Facts, frozen=True, kw_only=True, dict=True):
     open_nodes_version: str = ""
     occupants: dict[str, tuple[str, ...]] = {}
     """By node: pods outside the system namespaces that have not ended. A node that was not asked about is absent."""
+    closed_for: dict[str, float] = {}
+    """By node whose fence is closed: for how many seconds this process has seen it so, by its monotonic clock."""
     closed_nodes: frozenset[str] = frozenset()
     """Nodes on which a dry-run bind for the pods that leave was refused in this cycle."""
     scrubs: dict[str, ScrubResult] = {}

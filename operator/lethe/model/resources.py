@@ -306,8 +306,6 @@ class NodeStatus(Resource, frozen=True, kw_only=True):
     holder: Holder | None = None
     previous_holder: PastHolder | None = None
     scrub: ScrubState | None = None
-    closed_at: str | None = None
-    """When the fence was closed for the pods that are leaving; settling counts from here."""
     last_receipt: LastReceipt | None = None
     quarantine: Quarantine | None = None
     override: OverrideRecord | None = None

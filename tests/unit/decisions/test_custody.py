@@ -110,9 +110,9 @@ DRAIN = {"drain": True}
         (world(ledger("Quarantined", spec=RELEASED)), "Unmanaged", "NotEnrolled"),
         # the scrub starts in order: closed, settled, refused, empty, ready, with GPUs
         (world(ledger("Dirty")), "Scrubbing", "ScrubStarted"),
-        (world(ledger("Dirty"), grants=(GRANT,)), "Dirty", "Settling"),
-        (world(ledger("Dirty"), open_nodes=frozenset({NODE})), "Dirty", "Settling"),
-        (world(ledger("Dirty", closedAt=RECENTLY)), "Dirty", "Settling"),
+        (world(ledger("Dirty"), grants=(GRANT,), closed_for={}), "Dirty", "Settling"),
+        (world(ledger("Dirty"), open_nodes=frozenset({NODE}), closed_for={}), "Dirty", "Settling"),
+        (world(ledger("Dirty"), closed_for={NODE: 1.9}), "Dirty", "Settling"),
         (world(ledger("Dirty"), closed_nodes=frozenset()), "Dirty", "Settling"),
         (world(ledger("Dirty"), occupants={NODE: ("default/old",)}), "Dirty", "NodeNotEmpty"),
         (world(ledger("Dirty"), occupants={}), "Dirty", ""),
@@ -150,7 +150,11 @@ DRAIN = {"drain": True}
         (world(ledger("Assigned"), pods={UID: pod(phase="Running", containers=RUNNING)}), "Assigned", "Granted"),
         # proof
         (world(ledger("Draining"), pods={UID: pod()}), "Dirty", "Proved"),
-        (world(ledger("Draining", since=RECENTLY), pods={UID: pod()}, grants=(GRANT,)), "Draining", "Settling"),
+        (
+            world(ledger("Draining", since=RECENTLY), pods={UID: pod()}, grants=(GRANT,), closed_for={}),
+            "Draining",
+            "Settling",
+        ),
         (world(ledger("Draining", since=RECENTLY), pods={}), "Draining", "AwaitingProof"),
         (world(ledger("Draining", since=RECENTLY), pods={UID: pod(containers=LOST)}), "Draining", "AwaitingProof"),
         (world(ledger("Draining", since=RECENTLY), pods={UID: pod(collected=True)}), "Draining", "AwaitingProof"),

@@ -9,7 +9,7 @@ from lethe.decisions.actions import CreateLedger, MarkNode, SetOpenNodes
 from lethe.decisions.enrolment import decide_enrolment, decide_open_nodes
 from lethe.decisions.snapshot import Snapshot
 from lethe.model.phases import NodePhase
-from tests.unit.decisions.worlds import LONG_AGO, NODE, UID, decide, facts, ledger, pod, world
+from tests.unit.decisions.worlds import NODE, UID, decide, facts, ledger, pod, world
 
 OLD = "gpu-old"
 EMPTY: dict[str, Any] = {
@@ -138,7 +138,7 @@ def test_a_node_whose_ledger_was_deleted_comes_back_managed_and_dirty() -> None:
     assert marks(snapshot) == []
 
     # Released at once, it is scrubbed all the same: nobody knows who was on it.
-    lost = msgspec.structs.replace(node, status=msgspec.structs.replace(status, closed_at=LONG_AGO))
+    lost = msgspec.structs.replace(node, status=status)
     after, _ = decide(joined(lost, has_mark=True, is_marked=True))
     assert after.phase == NodePhase.SCRUBBING
 

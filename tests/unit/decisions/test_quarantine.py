@@ -28,7 +28,7 @@ def test_an_override_leads_to_a_scrub_and_is_recorded() -> None:
     status, actions = decide(world(quarantined(holder=HOLDER)))
 
     assert (status.phase, status.reason) == (NodePhase.DIRTY, "Overridden")
-    assert status.quarantine is None and status.closed_at is None and status.gpus == []
+    assert status.quarantine is None and status.gpus == []
     assert status.override is not None
     assert (status.override.reason, status.override.by, status.override.over) == (
         "the GPU was replaced",

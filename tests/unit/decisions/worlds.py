@@ -43,7 +43,7 @@ LOST = {"train": ContainerFacts(state="terminated", reason="ContainerStatusUnkno
 
 
 def ledger(phase: str, name: str = NODE, spec: dict[str, Any] | None = None, **status: Any) -> GPUNode:
-    """Return a GPUNode of boot-1 and epoch 3 that was closed long ago; None as a value leaves a field out."""
+    """Return a GPUNode of boot-1 and epoch 3; None as a value leaves a field out."""
     given = {
         "phase": phase,
         "since": LONG_AGO,
@@ -54,7 +54,6 @@ def ledger(phase: str, name: str = NODE, spec: dict[str, Any] | None = None, **s
         "gpuCount": 2,
         "lastReceipt": RECEIPT,
         **({"holder": HOLDER} if phase in ("Assigned", "Draining") else {}),
-        **({"closedAt": LONG_AGO} if phase in ("Dirty", "Draining", "Quarantined") else {}),
         **status,
     }
     return msgspec.convert(
@@ -121,6 +120,7 @@ def world(*nodes: GPUNode, **changes: Any) -> Snapshot:
         "gpu_nodes": {node.metadata.name: node for node in nodes},
         "nodes": {NODE: facts()},
         "occupants": {NODE: ()},
+        "closed_for": {NODE: 100.0},
         "closed_nodes": frozenset({NODE}),
         "open_nodes": frozenset(),
         "tenants": {"acme": msgspec.convert(TENANT, Tenant)},

@@ -227,7 +227,6 @@ def closed_status(status: Object, now: str) -> Object:
         "since": now,
         "holder": None,
         "scrub": None,
-        "closedAt": None,
     }
     holder = status.get("holder")
     if holder:
