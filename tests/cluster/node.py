@@ -20,7 +20,7 @@ from .errors import ClusterError
 from .folders import write_if_changed
 from .network import Network
 from .pki import Authority
-from .processes import Processes, only_child
+from .processes import Process, Processes, end, only_child, start_time
 
 IMAGE_NAMESPACE = "k8s.io"
 PROGRAMS = ("containerd", "kubelet", "kube-proxy")
@@ -138,8 +138,14 @@ class Node:
             self.processes.stop(f"{self.plan.name}-{program}", grace=0)
 
     def stop_kubelet(self) -> None:
-        """End the kubelet, as when it crashes; what it has started runs on."""
-        self.processes.stop(f"{self.plan.name}-kubelet", grace=0)
+        """End the kubelet, the child of our nsenter, as when it crashes; what it has started runs on."""
+        name = f"{self.plan.name}-kubelet"
+        entered = self.processes.find(name)
+        kubelet = only_child(entered.pid) if entered else None
+        started = start_time(kubelet) if kubelet is not None else None
+        if kubelet is not None and started is not None:
+            end(Process(pid=kubelet, started=started), grace=0)
+        self.processes.stop(name)
 
     def remove(self) -> None:
         """Switch the node off and remove what it has outside its folder."""
