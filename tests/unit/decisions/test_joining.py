@@ -91,7 +91,14 @@ def test_its_new_ledger_is_dirty_and_accounts_for_its_past(managed: bool) -> Non
         (joined(ledger("Unmanaged", spec={"managed": False}), has_mark=True), True),
         (joined(ledger("Unmanaged")), False),
         (joined(ledger("Free", spec={"managed": False})), False),
-        (world(unreadable_gpu_nodes=frozenset({NODE}), open_nodes=frozenset({NODE})), False),
+        (
+            world(
+                unreadable_gpu_nodes=frozenset({NODE}),
+                nodes={NODE: facts(is_marked=False, has_mark=False)},
+                open_nodes=frozenset({NODE}),
+            ),
+            False,
+        ),
     ],
     ids=[
         "GPUs nobody has classified",
