@@ -188,7 +188,8 @@ def test_two_lost_nodes_of_which_one_comes_back(nodes: Nodes, acme: TrialTenant,
     nodes.kubectl("taint", "node", node, f"{OUT_OF_SERVICE}=nodeshutdown:NoExecute")
     ended = end(globex, "lost")
     assert (phase(ended), ended["status"]["reason"]) == ("Failed", "PodLost"), message(ended)
-    assert "no kubelet" in nodes.wait_until_quarantined(node, lost["status"]["pods"][0]["name"])
+    seen = nodes.wait_until_quarantined(node, lost["status"]["pods"][0]["name"])
+    assert "Failed" in seen and "train running" in seen, "Kubernetes gave the pod up, and no kubelet has said so"
     assert phase(reach(acme, waiting, "Queued")) == "Queued"
     assert nodes.epoch(node) == epoch
 
