@@ -31,11 +31,17 @@ MUTANTS = [
     Mutant(
         "skip the first empty check",
         _CUSTODY,
-        "elif occupants := case.snapshot.occupants.get(case.name):",
-        "elif False:",
+        "    elif occupants := case.snapshot.occupants.get(case.name):\n        case.say(",
+        "    elif False:\n        case.say(",
     ),
     Mutant(
         "skip the second empty check", _SCRUBBING, "if occupants := case.snapshot.occupants[case.name]:", "if False:"
+    ),
+    Mutant(
+        "skip the empty check before a grant",
+        _CUSTODY,
+        "    elif occupants := case.snapshot.occupants.get(case.name):\n        case.move(",
+        "    elif False:\n        case.move(",
     ),
     _receipt(0, "nonce"),
     _receipt(1, "node"),

@@ -45,6 +45,8 @@ class Auditor:
     def __init__(self, server: ApiServer, hosts: Hosts, settle_seconds: float) -> None:
         self.moves: Counter[str] = Counter()
         """Every transition of a node that was seen."""
+        self.is_late = False
+        """Who writes has slept since it read; the Lease would keep it from writing."""
         self.forced: set[str] = set()
         """Uids of pods that somebody removed by force."""
         self._server = server
@@ -86,6 +88,8 @@ class Auditor:
             self._check_alone(node, new)
         if new == "Free" and old != "Free":
             self._check_freed(node, old, after)
+        if (old, new) == ("Free", "Assigned"):
+            self._check_alone(node, new)
         if new in ("Free", "Assigned") and old in ("Free", "Assigned"):
             for name in ("epoch", "nodeUid", "bootId", "lastReceipt"):
                 assert before.get(name) == after.get(name), f"{name} of {node} changed in {new}"
@@ -113,6 +117,8 @@ class Auditor:
         self._check_alone(node, "Free")
 
     def _check_alone(self, node: str, phase: str) -> None:
+        if self.is_late:
+            return
         others = [
             pod["metadata"]["name"]
             for pod in self._server.all(kube.POD, fields=f"spec.nodeName={node}")

@@ -164,7 +164,9 @@ class CustodyMachine(RuleBasedStateMachine):
     @rule()
     def old_leader_wakes(self) -> None:
         SEEN["old leader wakes"] += 1
+        self.auditor.is_late = True
         _LOOP.run_until_complete(self.operators[1 - self.leader].execute())
+        self.auditor.is_late = False
 
     @rule(seconds=st.sampled_from([-5, -1, 1, 90, 1200]))
     def jump(self, seconds: float) -> None:
@@ -250,9 +252,9 @@ class CustodyMachine(RuleBasedStateMachine):
 
     @rule(node=_nodes)
     def intrude(self, node: int) -> None:
-        """A cluster administrator binds a pod past the fence while a node is being scrubbed."""
+        """A cluster administrator binds a pod past the fence while a node is being scrubbed, or is free."""
         host = self._host(node)
-        if host is None or self._ledger(host).get("phase") != "Scrubbing":
+        if host is None or self._ledger(host).get("phase") not in ("Scrubbing", "Free"):
             return
         SEEN["intrude"] += 1
         pod = self._add_pod("intruder", host)

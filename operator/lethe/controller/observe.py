@@ -158,8 +158,12 @@ class Observer:
             self._keyfetch_words(snapshot),
             self._closed_nodes(snapshot),
         )
-        leaving = [name for name, node in snapshot.gpu_nodes.items() if node.status.phase in _LEAVING]
-        occupants = await asyncio.gather(*(self._occupants(name) for name in leaving))
+        asked = [
+            name
+            for name, node in snapshot.gpu_nodes.items()
+            if node.status.phase in _LEAVING or (node.status.phase == NodePhase.FREE and snapshot.admitted_to(name))
+        ]
+        occupants = await asyncio.gather(*(self._occupants(name) for name in asked))
         return msgspec.structs.replace(
             snapshot,
             missing_secrets=missing,
@@ -168,7 +172,7 @@ class Observer:
             keyfetch_words=words,
             earlier_receipts=earlier,
             closed_nodes=closed,
-            occupants=dict(zip(leaving, occupants, strict=True)),
+            occupants=dict(zip(asked, occupants, strict=True)),
         )
 
     async def _occupants(self, node: str) -> tuple[str, ...]:

@@ -9,8 +9,8 @@
                  Quarantined   anything else came of the scrub
     Free         Assigned      an admitted job's gated pod waits for it
                  Unmanaged     it is released
-                 Dirty         its Node was replaced, it offers another number of GPUs, or the fence only warned before
-                               (audit mode)
+                 Dirty         its Node was replaced, it offers another number of GPUs, strangers are on it, or the
+                               fence only warned before (audit mode)
     Assigned     Assigned      the same tenant's next job takes it, without a scrub
                  Draining      its pods have ended or are lost, and no job of the tenant may follow; or its Node was
                                replaced
@@ -173,7 +173,15 @@ def _free(case: NodeCase) -> None:
         case.say(
             reasons.GPUS_CHANGED, f"clean, but it offers no {names.GPU_RESOURCE} now: is its device plugin running?"
         )
-    elif holder := next_holder(case):
+    elif occupants := case.snapshot.occupants.get(case.name):
+        case.move(
+            NodePhase.DIRTY,
+            reasons.NODE_NOT_EMPTY,
+            f"these pods came past the fence after the scrub: {some(occupants)}; it is repeated when they have left",
+            warning=True,
+            **left(case),
+        )
+    elif case.name in case.snapshot.occupants and (holder := next_holder(case)):
         grant(case, holder, previous=None)
     elif case.old.reason in (reasons.DRAINED, reasons.GPUS_CHANGED):
         receipt = case.old.last_receipt.name if case.old.last_receipt is not None else "none"

@@ -2,7 +2,7 @@
 
 1. Everything in a Snapshot was read from the API server for this cycle; nothing is remembered from an earlier one.
 2. The ledger (jobs and GPUNodes) is read first and the pods after it. Who is on a node (`occupants`) is read last, by a
-   live list for each node: what was closed in the ledger can only have become emptier.
+   live list for each node that is closed or about to be granted: what was closed can only have become emptier.
 3. Facts are small copies of the fields that decisions use; `resource_version` is what a write compares with.
 4. Jobs and training pods with the label `lethe.dev/released` are not in it: nothing is decided about them any more.
 5. Who looks something up for every job or node uses an index, made on first use: a cycle over thousands stays linear.

@@ -119,6 +119,8 @@ DRAIN = {"drain": True}
         (world(ledger("Dirty"), nodes={NODE: facts(is_ready=False)}), "Dirty", "NodeNotReady"),
         # grants
         (world(ledger("Free"), **waiting()), "Assigned", "Granted"),
+        (world(ledger("Free"), **waiting(), occupants={NODE: ("default/stranger",)}), "Dirty", "NodeNotEmpty"),
+        (world(ledger("Free"), **waiting(), occupants={}), "Free", ""),
         (world(ledger("Free", spec=DRAIN), **waiting()), "Free", "Drained"),
         (world(ledger("Free", reason="Drained")), "Free", "ScrubVerified"),
         (world(ledger("Free"), **waiting(nodes={NODE: facts(is_ready=False)})), "Free", ""),
