@@ -98,7 +98,8 @@ MUTANTS = [
     Mutant("ignore other GPUs", _CUSTODY, "facts.gpu_capacity not in (0, case.old.gpu_count)", "False"),
     Mutant("skip the proof", _CUSTODY, "    elif missing:\n", "    elif False:\n"),
     Mutant("count PodGC's word as proof", _PROOF, "if not pod.has_ended or pod.collected:", "if not pod.has_ended:"),
-    Mutant("count ContainerStatusUnknown as proof", _PROOF, "container.reason != _UNKNOWN", "True"),
+    Mutant("count ContainerStatusUnknown as proof", _PROOF, "if container.reason != _UNKNOWN", "if True"),
+    Mutant("count a container that waits as never started", _PROOF, 'states != [] and "waiting" not in states', "True"),
     Mutant(
         "grant to another tenant without scrub",
         _GRANTS,

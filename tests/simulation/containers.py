@@ -66,4 +66,10 @@ def pod_status(states: dict[str, Object], inits: list[str], mains: list[str], ph
             for name in wanted
         ]
 
-    return {"phase": phase, "initContainerStatuses": entries(inits), "containerStatuses": entries(mains)}
+    reason = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(phase, "ContainersNotReady")
+    return {
+        "phase": phase,
+        "conditions": [{"type": "Ready", "status": "False", "reason": reason}],
+        "initContainerStatuses": entries(inits),
+        "containerStatuses": entries(mains),
+    }

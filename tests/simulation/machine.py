@@ -331,7 +331,7 @@ class CustodyMachine(RuleBasedStateMachine):
         host = self._host(node)
         if host is not None and not host.reachable:
             SEEN["out of service"] += 1
-            self._collect_pods(host)
+            self._collect_pods(host, says_so=False)
 
     @rule(node=_nodes)
     def restart_kubelet(self, node: int) -> None:
@@ -441,12 +441,14 @@ class CustodyMachine(RuleBasedStateMachine):
             conditions = [{"type": "Ready", "status": status}]
             self.server.patch(kube.NODE, host.name, "", {"status": {"conditions": conditions}}, "status")
 
-    def _collect_pods(self, host: Host) -> None:
+    def _collect_pods(self, host: Host, *, says_so: bool = True) -> None:
+        """End the pods of a node as the pod garbage collector does; it marks only those of a node that is gone."""
         for pod in self.server.all(kube.POD, fields=f"spec.nodeName={host.name}"):
             metadata = pod["metadata"]
             if pod["status"].get("phase") not in ("Succeeded", "Failed"):
                 mark = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}
-                status = {"phase": "Failed", "conditions": [mark]}
+                conditions = pod["status"].get("conditions") or []
+                status = {"phase": "Failed", "conditions": [*conditions, *([mark] if says_so else [])]}
                 self.server.patch(kube.POD, metadata["name"], metadata["namespace"], {"status": status}, "status")
             self.server.delete(kube.POD, metadata["name"], metadata["namespace"], grace=0)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lethe.adapters import kube
+from lethe.adapters.kube import Object
 from lethe.model import names
 from tests.simulation.cluster import Cluster
 from tests.simulation.containers import Behaviour
@@ -56,10 +57,16 @@ def override(cluster: Cluster, reason: str = "nothing runs there any more") -> N
 
 
 def collect(cluster: Cluster) -> None:
-    """What the pod garbage collector does: mark the pod failed, and delete it by force."""
-    pod = pod_of(cluster)
+    """What the pod garbage collector does when the Node is gone: mark the pod failed, and delete it by force."""
     disruption = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}
-    status = {**pod["status"], "phase": "Failed", "conditions": [disruption]}
+    end_unheard(cluster, disruption)
+
+
+def end_unheard(cluster: Cluster, *conditions: Object) -> None:
+    """End a pod without its kubelet."""
+    pod = pod_of(cluster)
+    conditions_before = pod["status"].get("conditions") or []
+    status = {**pod["status"], "phase": "Failed", "conditions": [*conditions_before, *conditions]}
     cluster.server.update(kube.POD, {**pod, "status": status}, "status")
     cluster.server.delete(kube.POD, pod["metadata"]["name"], "acme", grace=0)
 
@@ -86,7 +93,15 @@ def forced_deletion(cluster: Cluster) -> None:
 def out_of_service(cluster: Cluster) -> None:
     status = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
     cluster.server.patch(kube.NODE, NODE, "", {"status": status}, "status")
-    collect(cluster)
+    end_unheard(cluster)
+
+
+def out_of_service_unreported(cluster: Cluster) -> None:
+    """The kubelet fell silent before it reported that the training container had started."""
+    pod = pod_of(cluster)
+    statuses = [{**entry, "state": {"waiting": {}}} for entry in pod["status"]["containerStatuses"]]
+    cluster.server.update(kube.POD, {**pod, "status": {**pod["status"], "containerStatuses": statuses}}, "status")
+    out_of_service(cluster)
 
 
 def kubelet_restart(cluster: Cluster) -> None:
@@ -98,7 +113,7 @@ def kubelet_restart(cluster: Cluster) -> None:
     cluster.server.update(kube.POD, {**pod, "status": status}, "status")
 
 
-LOSSES = [not_ready, deleted_node, forced_deletion, collect, out_of_service, kubelet_restart]
+LOSSES = [not_ready, deleted_node, forced_deletion, collect, out_of_service, out_of_service_unreported, kubelet_restart]
 
 
 def restore(cluster: Cluster, boot: int) -> None:

@@ -20,6 +20,8 @@ from lethe.specs.fence import is_grant_role, parse_pod_uids
 from lethe.specs.training import ANNOTATION_CRITICALITY
 
 _GARBAGE_COLLECTED = "DeletionByPodGC"
+_NODE_LOST = "NodeLost"
+_ENDED = ("PodFailed", "PodCompleted")
 
 
 def parse_pod(pod: Object) -> PodFacts:
@@ -45,6 +47,7 @@ def parse_pod(pod: Object) -> PodFacts:
         gates=tuple(gate["name"] for gate in spec.get("schedulingGates") or []),
         finalizers=tuple(metadata.get("finalizers") or []),
         collected=disruption.get("status") == "True" and disruption.get("reason") == _GARBAGE_COLLECTED,
+        ended_by_kubelet=_is_ended_by_kubelet(status, conditions.get("Ready", {})),
         unschedulable=_unschedulable(scheduled),
         containers=_containers(status),
         main=tuple(container["name"] for container in spec.get("containers") or []),
@@ -113,6 +116,16 @@ def is_occupant(pod: Object, system_namespaces: tuple[str, ...]) -> bool:
     """Say whether a pod on a node keeps it from being empty."""
     phase = (pod.get("status") or {}).get("phase")
     return pod["metadata"]["namespace"] not in system_namespaces and phase not in ("Succeeded", "Failed")
+
+
+def _is_ended_by_kubelet(status: dict[str, Any], ready: dict[str, Any]) -> bool:
+    """Say whether a kubelet ended a pod: it says so in the condition Ready, or why it refused or evicted the pod.
+
+    The node controller writes a reason too, NodeLost, and leaves the phase to others.
+    """
+    if status.get("phase") not in ("Succeeded", "Failed"):
+        return False
+    return ready.get("reason") in _ENDED or status.get("reason") not in (None, "", _NODE_LOST)
 
 
 def _unschedulable(scheduled: dict[str, Any]) -> str:

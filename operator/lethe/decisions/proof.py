@@ -3,8 +3,10 @@
 1. A new boot id of the node is proof for all pods of the earlier boot, under whatever name the machine comes back. A
    Node without boot id proves nothing.
 2. Otherwise the kubelet must have said so: a terminal phase that the pod garbage collector did not set, and every
-   container that started `terminated` with a reason other than ContainerStatusUnknown.
-3. A kubelet that refused the pod before any container started has proved it too.
+   container `terminated` with a reason other than ContainerStatusUnknown.
+3. A container that is `waiting` may have started since, unless the kubelet itself ended the pod: refused it, or ended
+   it while later containers had not begun. The garbage collector marks only some of the pods that it ends; what it
+   never writes is what a kubelet says with the end (PodFacts.ended_by_kubelet).
 4. A pod that is not bound needs no proof once it is being deleted: the API server binds no such pod.
 5. A pod whose object is gone without any of these has no proof: only a new boot helps, or a named human's override.
 6. After an override a verified scrub is the end of pods without proof: it held every GPU, and found the node empty
@@ -24,10 +26,10 @@ def has_kubelet_proof(pod: PodFacts) -> bool:
         return pod.has_ended or pod.deleting
     if not pod.has_ended or pod.collected:
         return False
-    return all(
-        container.state == "waiting" or (container.state == "terminated" and container.reason != _UNKNOWN)
-        for container in pod.containers.values()
-    )
+    states = [container.state for container in pod.containers.values() if container.reason != _UNKNOWN]
+    if len(states) < len(pod.containers) or "running" in states:
+        return False
+    return pod.ended_by_kubelet or (states != [] and "waiting" not in states)
 
 
 def is_rebooted(snapshot: Snapshot, node: GPUNode) -> bool:

@@ -72,6 +72,8 @@ class PodFacts(Facts, frozen=True, kw_only=True):
     finalizers: tuple[str, ...] = ()
     collected: bool = False
     """The pod garbage collector, not a kubelet, has declared it ended."""
+    ended_by_kubelet: bool = False
+    """Its terminal phase came with what only kubelets write."""
     unschedulable: str = ""
     containers: dict[str, ContainerFacts] = {}
     main: tuple[str, ...] = ()

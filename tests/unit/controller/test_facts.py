@@ -54,6 +54,36 @@ def test_containers_of_every_kind() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "by_kubelet"),
+    [
+        ({"phase": "Succeeded", "conditions": [{"type": "Ready", "status": "False", "reason": "PodCompleted"}]}, True),
+        ({"phase": "Failed", "conditions": [{"type": "Ready", "status": "False", "reason": "PodFailed"}]}, True),
+        ({"phase": "Failed", "reason": "UnexpectedAdmissionError"}, True),
+        ({"phase": "Failed", "reason": "Evicted"}, True),
+        ({"phase": "Running", "conditions": [{"type": "Ready", "status": "False", "reason": "PodFailed"}]}, False),
+        ({"phase": "Failed"}, False),
+        ({"phase": "Failed", "reason": "NodeLost"}, False),
+        (
+            {"phase": "Failed", "conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}]},
+            False,
+        ),
+    ],
+    ids=[
+        "completed",
+        "failed",
+        "refused",
+        "evicted",
+        "not over",
+        "by the garbage collector, on a node out of service",
+        "by the garbage collector, on a lost node",
+        "by the garbage collector, before the containers were ready",
+    ],
+)
+def test_whether_a_kubelet_ended_it(status: dict[str, Any], by_kubelet: bool) -> None:
+    assert parse_pod(pod(status)).ended_by_kubelet is by_kubelet
+
+
+@pytest.mark.parametrize(
     ("reason", "collected"), [("DeletionByPodGC", True), ("EvictionByEvictionAPI", False)], ids=["gc", "eviction"]
 )
 def test_who_declared_it_ended(reason: str, collected: bool) -> None:
