@@ -4,7 +4,7 @@ A difference between the two would make the simulation prove something else than
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from lethe.adapters import kube as kinds
 from lethe.adapters.kube import Kind, Kube, Object
 from lethe.model.errors import AlreadyExistsError, ConflictError, RefusedError, UnavailableError
 from lethe.specs.scheduling import required_node
-from tests.apiserver.server import Client
+from tests.apiserver.chart import program
+from tests.apiserver.server import Client, serve
 from tests.cluster.waiting import until
 from tests.simulation.api_server import ApiServer, ManualClock
 
@@ -27,7 +28,14 @@ _SCHEMA: Object = {"type": "object", "properties": {"spec": _ANYTHING, "status":
 KEEP = "example.dev/keep"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Path]]:
+    """Run a server without policies: the other tests' one refuses pods on nodes that nobody has opened."""
+    with serve(program("lethe-kube"), tmp_path_factory.mktemp("contract")) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
 def things(server: tuple[Client, Path]) -> tuple[Client, Path]:
     """Define the custom resource on the real server."""
     client, _ = server
