@@ -21,7 +21,7 @@ from lethe.adapters.kube import Kind, Object
 from lethe.formats.quantity import format_time
 from lethe.model.errors import AlreadyExistsError, ConflictError, RefusedError
 from lethe.model.names import GROUP, OPEN_NAMESPACE, OPEN_NODES_ACCOUNT, SYSTEM_NAMESPACE, PodUid, virtual_pod_account
-from lethe.specs.fence import parse_open_nodes
+from lethe.specs.fence import parse_names
 from tests.simulation.documents import apply, copy, has_fields, has_labels, merge
 
 Place = tuple[str, str]
@@ -331,7 +331,7 @@ def _has_status(kind: Kind) -> bool:
 
 def _may_occupy(roles: dict[Place, Object], bindings: dict[Place, Object], namespace: str, uid: str, node: str) -> bool:
     opened = roles.get((OPEN_NAMESPACE, OPEN_NODES_ACCOUNT))
-    if opened is not None and node in parse_open_nodes(opened):
+    if opened is not None and node in parse_names(opened):
         return True
     account = virtual_pod_account(PodUid(uid))
     for (place, _), binding in bindings.items():

@@ -27,7 +27,7 @@ from lethe.adapters.kube import Object
 from lethe.formats.receipt import verify_receipt
 from lethe.model import names
 from lethe.model.resources import Envelope
-from lethe.specs.fence import ROLE_GRANT, parse_open_nodes, parse_pod_uids
+from lethe.specs.fence import ROLE_GRANT, parse_names, parse_pod_uids
 from tests.simulation.api_server import ApiServer
 from tests.simulation.cluster import check_company
 from tests.simulation.hosts import FOREIGN, Hosts
@@ -140,7 +140,7 @@ class Auditor:
         granted = {
             item["metadata"]["labels"][names.LABEL_NODE] for item in self._server.all(kube.ROLEBINDING, labels=_GRANTS)
         }
-        self._open = frozenset(granted | (parse_open_nodes(role) if role is not None else set()))
+        self._open = frozenset(granted | (parse_names(role) if role is not None else set()))
 
     # ---- states
 

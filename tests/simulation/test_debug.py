@@ -6,7 +6,7 @@ import pytest
 
 from lethe.adapters import kube
 from lethe.model import names
-from lethe.specs.fence import parse_debug_pods
+from lethe.specs.fence import parse_names
 from tests.simulation.cluster import Cluster
 
 
@@ -14,7 +14,7 @@ def open_pods(cluster: Cluster, namespace: str) -> set[str]:
     role = cluster.server.find(kube.ROLE, names.DEBUG, namespace)
     binding = cluster.server.find(kube.ROLEBINDING, names.DEBUG, namespace)
     assert (role is None) == (binding is None)
-    return set(parse_debug_pods(role)) if role is not None else set()
+    return set(parse_names(role)) if role is not None else set()
 
 
 def declare(cluster: Cluster, namespace: str, criticality: str) -> None:

@@ -275,8 +275,6 @@ class Kube:
                 configuration = copy(self._api.configuration)
                 configuration.host, configuration.tls_server_name = url, "kubernetes.default.svc"
                 self._servers[url] = client.ApiClient(configuration)
-        for url in self._servers.keys() - set(urls):
-            await self._servers.pop(url).close()  # type: ignore[no-untyped-call]
         return tuple(self._servers[url] for url in urls)
 
     async def _call(

@@ -25,6 +25,7 @@ from lethe.controller.selectors import WATCHED
 from lethe.crypto.derive import random_bytes
 from lethe.decisions.admission import is_waiting
 from lethe.decisions.fence import is_closed
+from lethe.decisions.outcome import until_slow
 from lethe.decisions.snapshot import (
     IssuedReceipt,
     Key,
@@ -35,7 +36,6 @@ from lethe.decisions.snapshot import (
     Snapshot,
 )
 from lethe.decisions.validation import secret_names
-from lethe.formats.quantity import seconds_between
 from lethe.formats.receipt import envelope_sha256, parse_report, parse_summary, verify_receipt
 from lethe.model import names
 from lethe.model.config import OperatorConfig
@@ -50,14 +50,13 @@ from lethe.model.resources import (
     Tenant,
     TenantKey,
 )
-from lethe.specs.fence import RBAC_COPY, parse_debug_pods, parse_open_nodes
+from lethe.specs.fence import RBAC_COPY, parse_names
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
 _Own = TypeVar("_Own", SecureTrainingJob, EncryptedDataset, TenantKey)
 _Parser = Callable[[msgspec.Raw], _T | None]
 
-_SLOW_KEYFETCH_SECONDS = 3
 _LEAVING = (NodePhase.DIRTY, NodePhase.SCRUBBING, NodePhase.DRAINING, NodePhase.QUARANTINED)
 _CLOSING = (NodePhase.DIRTY, NodePhase.DRAINING, NodePhase.QUARANTINED)
 _TRIAL_NAMESPACE = "default"
@@ -122,13 +121,13 @@ class Observer:
             grants=tuple(parse_grant(binding) for binding in bindings if _is_grant(binding)),
             debug=_debug_pods(roles, bindings),
             grant_roles=tuple(parse_grant_role(role) for role in roles if _is_grant(role)),
-            open_nodes=parse_open_nodes(open_role) if open_role is not None and open_binding is not None else None,
+            open_nodes=parse_names(open_role) if open_role is not None and open_binding is not None else None,
             open_nodes_version=open_role["metadata"]["resourceVersion"] if open_role is not None else "",
             new_nonces={
                 node.metadata.name: random_bytes(32).hex() for node in gpu_nodes if node.status.phase == NodePhase.DIRTY
             },
         )
-        return await self._look_closer(msgspec.structs.replace(snapshot, closed_for=self._closed_for(snapshot)))
+        return await self._look_closer(snapshot)
 
     def _closed_for(self, snapshot: Snapshot) -> dict[str, float]:
         """Return how long each node has been seen closed: in every cycle since, and read before the clock was."""
@@ -150,13 +149,14 @@ class Observer:
 
     async def _look_closer(self, snapshot: Snapshot) -> Snapshot:
         """Add what is read only for those who need it; who is on a node comes last."""
+        closed_for = self._closed_for(snapshot)
         missing, scrubs, receipts, earlier, words, closed = await asyncio.gather(
             self._missing_secrets(snapshot),
             self._scrub_results(snapshot),
             self._receipts(snapshot),
             self._earlier_receipts(snapshot),
             self._keyfetch_words(snapshot),
-            self._closed_nodes(snapshot),
+            self._closed_nodes(snapshot, closed_for),
         )
         asked = [
             name
@@ -171,6 +171,7 @@ class Observer:
             receipts=receipts,
             keyfetch_words=words,
             earlier_receipts=earlier,
+            closed_for=closed_for,
             closed_nodes=closed,
             occupants=dict(zip(asked, occupants, strict=True)),
         )
@@ -183,11 +184,11 @@ class Observer:
             if is_occupant(pod, self._config.system_namespaces)
         )
 
-    async def _closed_nodes(self, snapshot: Snapshot) -> frozenset[str]:
+    async def _closed_nodes(self, snapshot: Snapshot, closed_for: dict[str, float]) -> frozenset[str]:
         wanted = [
             name
             for name, node in snapshot.gpu_nodes.items()
-            if node.status.phase in _CLOSING and snapshot.closed_for.get(name, -1.0) >= self._config.settle_seconds
+            if node.status.phase in _CLOSING and closed_for.get(name, -1.0) >= self._config.settle_seconds
         ]
         refused = await asyncio.gather(*(self._is_refused(snapshot, name) for name in wanted))
         return frozenset(name for name, is_refused in zip(wanted, refused, strict=True) if is_refused)
@@ -282,10 +283,7 @@ class Observer:
     async def _keyfetch_words(self, snapshot: Snapshot) -> dict[str, str]:
         words = {}
         for pod in snapshot.pods.values():
-            keyfetch = pod.containers.get(names.CONTAINER_KEYFETCH)
-            if keyfetch is None or keyfetch.state != "running" or not keyfetch.since or pod.deleting:
-                continue
-            if seconds_between(keyfetch.since, snapshot.now) < _SLOW_KEYFETCH_SECONDS:
+            if pod.deleting or until_slow(pod, snapshot.now) != 0:
                 continue
             try:
                 log = await self._api.logs(pod.namespace, pod.name, names.CONTAINER_KEYFETCH)
@@ -361,9 +359,7 @@ def _debug_pods(roles: list[Object], bindings: list[Object]) -> dict[str, frozen
     """Return the pods that are open to exec, by namespace; a Role that is not bound opens nothing."""
     bound = {item["metadata"]["namespace"] for item in bindings if item["metadata"]["name"] == names.DEBUG}
     lists = {
-        role["metadata"]["namespace"]: parse_debug_pods(role)
-        for role in roles
-        if role["metadata"]["name"] == names.DEBUG
+        role["metadata"]["namespace"]: parse_names(role) for role in roles if role["metadata"]["name"] == names.DEBUG
     }
     return {
         namespace: lists[namespace] if namespace in lists and namespace in bound else frozenset()

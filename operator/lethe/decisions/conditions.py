@@ -34,6 +34,11 @@ def with_condition(
     return [new if condition.type == kind else condition for condition in conditions]
 
 
+def without_condition(conditions: Sequence[Condition], kind: str) -> list[Condition]:
+    """Return the conditions but for this one."""
+    return [condition for condition in conditions if condition.type != kind]
+
+
 def find_condition(conditions: Sequence[Condition], kind: str) -> Condition | None:
     """Return a condition by its type."""
     return next((condition for condition in conditions if condition.type == kind), None)

@@ -10,7 +10,7 @@
 """
 
 from lethe.decisions.actions import CloseGrant, OpenGrant, RemoveGrantRole
-from lethe.decisions.conditions import find_condition, with_condition
+from lethe.decisions.conditions import find_condition
 from lethe.decisions.ledger import NodeCase
 from lethe.decisions.snapshot import Snapshot
 from lethe.model import reasons
@@ -28,7 +28,7 @@ def copy_to_fence(case: NodeCase) -> None:
     for grant in case.snapshot.grants_of(case.name):
         if holder is None or grant.namespace != holder.namespace:
             case.actions.append(CloseGrant(node=case.name, namespace=grant.namespace))
-    roles = [role for role in case.snapshot.grant_roles if role.node == case.name]
+    roles = case.snapshot.grant_roles_of(case.name)
     if case.old.phase == NodePhase.UNMANAGED and not case.snapshot.grants_of(case.name):
         case.actions += [RemoveGrantRole(node=case.name, namespace=role.namespace) for role in roles]
     if holder is None or case.status.phase != NodePhase.ASSIGNED or case.status.holder != holder:
@@ -46,21 +46,11 @@ def copy_to_fence(case: NodeCase) -> None:
 
 def tell_audit(case: NodeCase) -> None:
     """Say on a managed node that nothing protects it; take that back when a scrub behind an enforced fence begins."""
-    conditions = case.status.conditions
     if case.status.phase != NodePhase.UNMANAGED and case.snapshot.config.fence == "audit":
-        conditions = with_condition(
-            conditions,
-            reasons.CONDITION_FENCED,
-            "False",
-            reason=reasons.AUDIT_ONLY,
-            message="fence.mode is audit: the API server only warns, and NOTHING IS PROTECTED",
-            now=case.snapshot.now,
-            generation=case.node.metadata.generation,
-        )
+        message = "fence.mode is audit: the API server only warns, and NOTHING IS PROTECTED"
+        case.set(conditions=case.with_condition(reasons.CONDITION_FENCED, "False", reasons.AUDIT_ONLY, message))
     elif case.status.phase in (NodePhase.UNMANAGED, NodePhase.SCRUBBING) and case.status.phase != case.old.phase:
-        conditions = [condition for condition in conditions if condition.type != reasons.CONDITION_FENCED]
-    if conditions != case.status.conditions:
-        case.set(conditions=conditions)
+        case.set(conditions=case.without_condition(reasons.CONDITION_FENCED))
 
 
 def was_unfenced(case: NodeCase) -> bool:

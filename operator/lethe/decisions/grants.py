@@ -8,7 +8,7 @@
 
 from typing import Final
 
-from lethe.decisions.conditions import find_condition, with_condition
+from lethe.decisions.conditions import find_condition
 from lethe.decisions.fence import was_unfenced
 from lethe.decisions.ledger import NodeCase
 from lethe.decisions.proof import is_idle
@@ -104,7 +104,7 @@ def are_pods_over(case: NodeCase) -> bool:
 
 def not_idle(case: NodeCase) -> list[Condition]:
     """Return the conditions of a node that is not kept idle."""
-    return [condition for condition in case.old.conditions if condition.type != _IDLE]
+    return case.without_condition(_IDLE)
 
 
 def _wants(job: SecureTrainingJob) -> bool:
@@ -124,17 +124,7 @@ def _is_retained(case: NodeCase, tenant: Tenant) -> bool:
     retention = parse_duration(tenant.spec.idle_retention)
     if retention == 0 or tenant.metadata.name in case.admission.want_scrub:
         return False
-    case.set(
-        conditions=with_condition(
-            case.old.conditions,
-            _IDLE,
-            "True",
-            reason=_IDLE,
-            message=f"kept for the tenant's next job for {retention} s",
-            now=case.snapshot.now,
-            generation=case.node.metadata.generation,
-        )
-    )
+    case.set(conditions=case.with_condition(_IDLE, "True", _IDLE, f"kept for the tenant's next job for {retention} s"))
     idle = find_condition(case.status.conditions, _IDLE)
     age = seconds_between(idle.last_transition_time, case.snapshot.now) if idle is not None else 0.0
     if age >= retention:

@@ -10,7 +10,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from lethe.decisions.conditions import find_condition, with_condition
+from lethe.decisions.conditions import find_condition
 from lethe.decisions.ledger import NodeCase, left, past_holder, seen
 from lethe.decisions.proof import is_rebooted, is_scrubbed_since
 from lethe.decisions.snapshot import NodeFacts, Snapshot
@@ -110,19 +110,11 @@ def is_past_unknown(node: GPUNode) -> bool:
 
 def known_past(case: NodeCase) -> list[Condition]:
     """Return the conditions of a node whose past is known, or scrubbed away."""
-    return [condition for condition in case.old.conditions if condition.type != _PAST_UNKNOWN]
+    return case.without_condition(_PAST_UNKNOWN)
 
 
 def _unknown_past(case: NodeCase, why: str) -> list[Condition]:
-    return with_condition(
-        case.old.conditions,
-        _PAST_UNKNOWN,
-        "True",
-        reason=_PAST_UNKNOWN,
-        message=f"who was on the node is not known: {why}",
-        now=case.snapshot.now,
-        generation=case.node.metadata.generation,
-    )
+    return case.with_condition(_PAST_UNKNOWN, "True", _PAST_UNKNOWN, f"who was on the node is not known: {why}")
 
 
 def _is_newcomer(snapshot: Snapshot, facts: NodeFacts) -> bool:

@@ -6,16 +6,17 @@
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from lethe.decisions.actions import Action, Note
 from lethe.decisions.admission import Admission
+from lethe.decisions.conditions import with_condition, without_condition
 from lethe.decisions.snapshot import NodeFacts, Snapshot
 from lethe.formats.quantity import format_time
 from lethe.model.phases import NodePhase
-from lethe.model.resources import GPUNode, NodeStatus, PastHolder, Quarantine
+from lethe.model.resources import Condition, GPUNode, NodeStatus, PastHolder, Quarantine
 
 MOVES: Final = {
     NodePhase.UNMANAGED: {NodePhase.DIRTY},
@@ -69,6 +70,22 @@ class NodeCase:
             warning=True,
             quarantine=Quarantine(reason=reason, since=self.now, evidence=[*evidence], advice=advice),
         )
+
+    def with_condition(self, kind: str, status: Literal["True", "False"], reason: str, message: str) -> list[Condition]:
+        """Return the node's conditions with this one set."""
+        return with_condition(
+            self.status.conditions,
+            kind,
+            status,
+            reason=reason,
+            message=message,
+            now=self.snapshot.now,
+            generation=self.node.metadata.generation,
+        )
+
+    def without_condition(self, kind: str) -> list[Condition]:
+        """Return the node's conditions but for this one."""
+        return without_condition(self.status.conditions, kind)
 
     def wake(self, seconds: float) -> None:
         """Decide again after this time, even if nothing happens."""

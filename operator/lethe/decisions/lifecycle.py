@@ -36,7 +36,7 @@ from lethe.decisions.actions import (
 )
 from lethe.decisions.admission import Admission
 from lethe.decisions.conditions import find_condition, with_condition
-from lethe.decisions.outcome import Outcome, Progress, has_trained, read_outcome, read_progress
+from lethe.decisions.outcome import Outcome, Progress, has_trained, read_outcome, read_progress, until_slow
 from lethe.decisions.proof import has_kubelet_proof
 from lethe.decisions.snapshot import PodFacts, Snapshot
 from lethe.decisions.validation import Accepted
@@ -62,8 +62,6 @@ _MOVES: Final = {
 }
 
 
-_SLOW_KEYFETCH_SECONDS: Final = 3
-"""A key fetch that takes less is not told: each step that is told is a write."""
 _GRACE_BEFORE_TRAINING: Final = 10
 """Seconds for a pod that has nothing to upload: its own grace is the time that an upload may take."""
 
@@ -342,7 +340,7 @@ def _lift(case: _Case, pod: PodFacts, node: GPUNode | None) -> None:
 
 def _report(case: _Case, pod: PodFacts, progress: Progress) -> None:
     if progress.is_usual and not (progress.is_training and case.old.phase == JobPhase.ADMITTED):
-        if (wait := _until_slow(case, pod)) is None:
+        if (wait := until_slow(pod, case.snapshot.now)) is None:
             return
         if wait > 0:
             case.again_in = wait
@@ -355,14 +353,6 @@ def _report(case: _Case, pod: PodFacts, progress: Progress) -> None:
     if case.old.reason != progress.reason and progress.reason != reasons.STARTING:
         case.notes.append(Note(reason=progress.reason, message=progress.message))
     case.say(progress.reason, progress.message)
-
-
-def _until_slow(case: _Case, pod: PodFacts) -> float | None:
-    """Return the seconds after which a key fetch that runs is worth telling; None if none runs."""
-    keyfetch = pod.containers.get(names.CONTAINER_KEYFETCH)
-    if keyfetch is None or keyfetch.state != "running" or not keyfetch.since:
-        return None
-    return max(0.0, _SLOW_KEYFETCH_SECONDS - seconds_between(keyfetch.since, case.snapshot.now))
 
 
 # ---- ends

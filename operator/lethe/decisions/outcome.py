@@ -5,16 +5,20 @@
 2. What failed first in the order key fetch, tenant's containers, outputs names the reason.
 """
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 import msgspec
 
 from lethe.decisions.snapshot import ContainerFacts, PodFacts
+from lethe.formats.quantity import seconds_between
 from lethe.model import reasons
 from lethe.model.agentconfig import OutputsMessage
 from lethe.model.names import CONTAINER_KEYFETCH, CONTAINER_OUTPUTS
 from lethe.model.resources import SealedOutputs, SecureTrainingJob
 
+_SLOW_KEYFETCH_SECONDS: Final = 3
+"""A key fetch that takes less is not told: each step that is told is a write."""
 _NORMAL_WAITS = ("", "ContainerCreating", "PodInitializing")
 
 
@@ -83,6 +87,14 @@ def read_progress(pod: PodFacts, keyfetch_words: str) -> Progress:
     return Progress(
         reason=reasons.STARTING, message=_waits(pod), keys_released=released, is_usual=not _unusual_waits(pod)
     )
+
+
+def until_slow(pod: PodFacts, now: datetime) -> float | None:
+    """Return the seconds after which a key fetch that runs is worth telling; None if none runs."""
+    keyfetch = pod.containers.get(CONTAINER_KEYFETCH)
+    if keyfetch is None or keyfetch.state != "running" or not keyfetch.since:
+        return None
+    return max(0.0, _SLOW_KEYFETCH_SECONDS - seconds_between(keyfetch.since, now))
 
 
 def read_outcome(job: SecureTrainingJob, pod: PodFacts) -> Outcome:

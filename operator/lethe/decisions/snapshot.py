@@ -250,6 +250,10 @@ class Snapshot(Facts, frozen=True, kw_only=True, dict=True):
         """Return the grants that let somebody on a node."""
         return self._grants_by_node.get(node, [])
 
+    def grant_roles_of(self, node: str) -> list[GrantRoleFacts]:
+        """Return the Roles that grants of a node bind, or have bound."""
+        return self._grant_roles_by_node.get(node, [])
+
     def admitted_to(self, node: str) -> list[SecureTrainingJob]:
         """Return the jobs that were admitted to a node and whose pod does not run yet."""
         return self._admitted_by_node.get(node, [])
@@ -308,6 +312,10 @@ class Snapshot(Facts, frozen=True, kw_only=True, dict=True):
     @cached_property
     def _grants_by_node(self) -> dict[str, list[GrantFacts]]:
         return _grouped(self.grants, lambda grant: [grant.node])
+
+    @cached_property
+    def _grant_roles_by_node(self) -> dict[str, list[GrantRoleFacts]]:
+        return _grouped(self.grant_roles, lambda role: [role.node])
 
     @cached_property
     def _admitted_by_node(self) -> dict[str, list[SecureTrainingJob]]:

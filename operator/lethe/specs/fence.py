@@ -88,14 +88,9 @@ def parse_pod_uids(binding: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def parse_open_nodes(role: dict[str, Any]) -> frozenset[str]:
-    """Return the nodes that the open list names."""
-    return _named(role)
-
-
-def parse_debug_pods(role: dict[str, Any]) -> frozenset[str]:
-    """Return the pods that are open to exec."""
-    return _named(role)
+def parse_names(role: dict[str, Any]) -> frozenset[str]:
+    """Return what the open list, or the list of pods that are open to exec, names."""
+    return frozenset(name for rule in role.get("rules") or [] for name in rule.get("resourceNames") or [])
 
 
 def _grant_metadata(node: str, namespace: str) -> dict[str, Any]:
@@ -108,10 +103,6 @@ def _debug_metadata(namespace: str) -> dict[str, Any]:
 
 def _rule(verb: str, names: list[str]) -> dict[str, Any]:
     return {"apiGroups": [GROUP], "resources": [_GPU_NODES], "resourceNames": names, "verbs": [verb]}
-
-
-def _named(role: dict[str, Any]) -> frozenset[str]:
-    return frozenset(name for rule in role.get("rules") or [] for name in rule.get("resourceNames") or [])
 
 
 def _role_ref(name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def test_the_open_list() -> None:
 
     assert (role["metadata"]["namespace"], role["metadata"]["name"]) == ("lethe-open", "open-nodes")
     assert role["rules"][0]["verbs"] == ["host"]
-    assert fence.parse_open_nodes(role) == {"cpu-1", "cpu-2"}
+    assert fence.parse_names(role) == {"cpu-1", "cpu-2"}
     assert fence.build_open_binding()["subjects"][0]["namespace"] == "lethe-system"
 
 
