@@ -7,6 +7,9 @@ import pytest
 import yaml
 
 from lethe.adapters import kube as kinds
+from lethe.adapters.kube import Kube
+from lethe.controller.setup.policies import apply_policies
+from lethe.model.names import GPU_PRESENT_LABEL, SYSTEM_NAMESPACE
 from tests.apiserver.server import Client, Object
 from tests.cluster import tools
 from tests.cluster.commands import run
@@ -39,6 +42,23 @@ def policy_files(chart: list[Object]) -> dict[str, str]:
     """Return what the chart hands to the hook that applies the policies, by file name."""
     wanted = (item for item in chart if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "lethe-policies")
     return next(wanted)["data"]
+
+
+def write_policies(chart: list[Object], folder: Path) -> Path:
+    """Write the policies into a new folder, as the hook finds them, and return it."""
+    folder.mkdir()
+    for name, text in policy_files(chart).items():
+        (folder / name).write_text(text)
+    return folder
+
+
+async def put_policies_in(kubeconfig: Path, policies: Path) -> list[str]:
+    """Do what the hook does with a folder of policies, and return what it says."""
+    said: list[str] = []
+    namespaces = ("kube-system", SYSTEM_NAMESPACE)
+    async with await Kube.connect(str(kubeconfig)) as kube:
+        await apply_policies(kube, policies, namespaces, f"{GPU_PRESENT_LABEL}=true", 5, said.append)
+    return said
 
 
 def install(client: Client, chart: list[Object]) -> None:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lethe.adapters.kube import Kube
-from lethe.controller.setup.policies import apply_policies
-from tests.apiserver.chart import install, policy_files, program, render
+from tests.apiserver.chart import install, program, put_policies_in, render, write_policies
 from tests.apiserver.cluster import Scene, populate
 from tests.apiserver.requests import wait_until_refused
 from tests.apiserver.server import Answer, Client, Object, serve
@@ -53,14 +51,7 @@ def fenced(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Client:
     """Return an administrator of the same cluster after the hook has put the policies in."""
-    folder = tmp_path_factory.mktemp("policies")
-    for name, text in policy_files(chart).items():
-        (folder / name).write_text(text)
-
-    async def install() -> None:
-        async with await Kube.connect(str(server[1])) as kube:
-            await apply_policies(kube, folder, ("kube-system", "lethe-system"), "nvidia.com/gpu.present=true", 5, print)
-
-    asyncio.run(install())
+    policies = write_policies(chart, tmp_path_factory.mktemp("fence") / "policies")
+    print("\n".join(asyncio.run(put_policies_in(server[1], policies))))
     wait_until_refused([*attacks(Scene()), *entries(Scene())], admin)
     return admin

@@ -16,11 +16,10 @@ import yaml
 
 from lethe.adapters import kube as kinds
 from lethe.adapters.kube import Kind, Kube
-from lethe.controller.setup.policies import apply_policies
 from lethe.model import names
 from lethe.model.config import OperatorConfig
 from lethe.model.errors import ConflictError, RefusedError
-from tests.apiserver.chart import install, policy_files, program, render
+from tests.apiserver.chart import install, program, put_policies_in, render, write_policies
 from tests.apiserver.requests import SCHEDULER, kubelet
 from tests.apiserver.server import Answer, Client, Object, serve
 from tests.simulation.api_server import ManualClock
@@ -194,21 +193,12 @@ async def open_site(folder: Path) -> AsyncIterator[Site]:
         for item in chart:
             if item["kind"] in _RIGHTS and "helm.sh/hook" not in item["metadata"].get("annotations", {}):
                 admin.create(_RIGHTS[item["kind"]], item)
-        async with (
-            await NodelessKube.connect(str(_operator_kubeconfig(admin, kubeconfig))) as connection,
-            await Kube.connect(str(kubeconfig)) as installer,
-        ):
+        async with await NodelessKube.connect(str(_operator_kubeconfig(admin, kubeconfig))) as connection:
             site = Site(admin, connection)
             site.populate()
             for _ in range(5):
                 await site.operator.cycle()
-            policies = folder / "policies"
-            policies.mkdir()
-            for name, text in policy_files(chart).items():
-                (policies / name).write_text(text)
-            await apply_policies(
-                installer, policies, ("kube-system", names.SYSTEM_NAMESPACE), "nvidia.com/gpu.present=true", 5, _ignore
-            )
+            await put_policies_in(kubeconfig, write_policies(chart, folder / "policies"))
             await site.pass_rounds(lambda: site.node().get("phase") == "Free")
             yield site
 
@@ -235,7 +225,3 @@ def _done(answer: Answer) -> Object:
         return answer.body
     kind = ConflictError if answer.status in (404, 409) else RefusedError
     raise kind(f"{answer.status} {answer.message}")
-
-
-def _ignore(sentence: str) -> None:
-    """What the hook says is not asked for here."""

@@ -13,10 +13,9 @@ import yaml
 from lethe.adapters import kube as kinds
 from lethe.adapters.kube import Kube
 from lethe.controller.setup.keys import make_keys
-from lethe.controller.setup.policies import apply_policies
 from lethe.controller.setup.teardown import tear_down
 from lethe.model.errors import InputError
-from tests.apiserver.chart import install, policy_files, program
+from tests.apiserver.chart import install, program, put_policies_in, write_policies
 from tests.apiserver.cluster import populate
 from tests.apiserver.requests import OPERATOR, SCHEDULER, bind
 from tests.apiserver.server import Client, Object, serve
@@ -59,12 +58,8 @@ class Site:
         return said
 
     async def put_policies_in(self) -> list[str]:
-        said: list[str] = []
-        namespaces = ("kube-system", SYSTEM)
         with self.rights_of("post-install"):
-            async with await Kube.connect(str(self.kubeconfig)) as kube:
-                await apply_policies(kube, self.policies, namespaces, "nvidia.com/gpu.present=true", 5, said.append)
-        return said
+            return await put_policies_in(self.kubeconfig, self.policies)
 
     async def tear_down(self) -> list[str]:
         said: list[str] = []
@@ -79,10 +74,7 @@ def site(chart: list[Object], tmp_path: Path) -> Iterator[Site]:
     with serve(program("lethe-kube"), tmp_path) as (admin, kubeconfig):
         install(admin, chart)
         populate(admin)
-        policies = tmp_path / "policies"
-        policies.mkdir()
-        for name, text in policy_files(chart).items():
-            (policies / name).write_text(text)
+        policies = write_policies(chart, tmp_path / "policies")
         admin.create(kinds.DEPLOYMENT, _one(chart, "Deployment", "lethe-operator"))
         yield Site(admin, _account(admin, kubeconfig), chart, policies)
 

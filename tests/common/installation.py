@@ -70,10 +70,6 @@ class Installation:
         """Return the nodes with simulated GPUs."""
         return [node for node in self.provider.nodes() if node.gpu]
 
-    def node_phases(self) -> dict[str, str]:
-        """Return the custody phase of each GPU node."""
-        return {node["metadata"]["name"]: phase(node) for node in find_all(self.provider.kubectl(), "gpunodes")}
-
     def wait_for_node(self, name: str, wanted: str, *, seconds: float = 120) -> dict[str, Any]:
         """Wait until a GPU node is in a phase."""
         return wait_until(

@@ -69,6 +69,13 @@ def wait_until(
     return seen[0]
 
 
+def wait_for_running(kubectl: Kubectl, pod: str, namespace: str, *, what: str, seconds: float = 60) -> Object:
+    """Wait until a pod runs, and return it."""
+    return wait_until(
+        kubectl, "pod", pod, lambda found: phase(found) == "Running", namespace, what=what, seconds=seconds
+    )
+
+
 def condition(found: Object, kind: str) -> Object:
     """Return the condition of this type, or an empty one."""
     return next((c for c in found.get("status", {}).get("conditions", []) if c["type"] == kind), {})

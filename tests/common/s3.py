@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import pytest
 
 from lethe.model.resources import Storage
 from tests.cluster.tools import bin_folder
+from tests.cluster.waiting import until
 from tests.common.certificates import Authority
 
 ACCESS, SECRET = "tester", "not-a-real-secret"
@@ -81,14 +81,22 @@ def _free_port() -> int:
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise RuntimeError(f"versitygw did not start: {log.read_text(errors='replace')}")
+    until(
+        lambda: _listens(port) or process.poll() is not None,
+        what="versitygw to start",
+        seconds=START_SECONDS,
+        hint=f"Its log is {log}.",
+    )
+    if process.poll() is not None:
+        raise RuntimeError(f"versitygw did not start: {log.read_text(errors='replace')}")
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 @dataclass

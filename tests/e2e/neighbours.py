@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.provider import GPU_LABEL
-from tests.common.objects import Object, find, find_all, remove, wait_until
+from tests.common.objects import Object, find, find_all, remove, wait_for_running, wait_until
 
 NAMESPACE = "neighbours"
 AGENT = "agent"
@@ -61,15 +61,7 @@ class Neighbours:
 
     def wait_for(self, name: str, what: str = "") -> Object:
         """Wait until a pod runs."""
-        return wait_until(
-            self.kubectl,
-            "pod",
-            name,
-            lambda found: found["status"]["phase"] == "Running",
-            NAMESPACE,
-            what=what or f"pod {name} to run",
-            seconds=60,
-        )
+        return wait_for_running(self.kubectl, name, NAMESPACE, what=what or f"pod {name} to run")
 
     def is_shut_out(self, node: str) -> None:
         """Check that a new pod which tolerates everything is refused by the fence of a node, and stays without one."""

@@ -8,7 +8,7 @@ from lethe.crypto import hpke
 from lethe.formats.keyring import KEYRING_NAME, open_keyring, parse_keyring
 from tests.common.digits import make_canary
 from tests.common.installation import EXAMPLE_IMAGE
-from tests.common.objects import Object, message, phase, remove, wait_until
+from tests.common.objects import Object, message, phase, remove, wait_for_running
 from tests.common.tenants import TrialTenant
 from tests.common.world import World
 from tests.e2e.jobs import reach, start
@@ -67,15 +67,7 @@ def control(world: World, acme: TrialTenant) -> Iterator[str]:
         ]
     )
     try:
-        wait_until(
-            kubectl,
-            "pod",
-            CONTROL,
-            lambda pod: phase(pod) == "Running",
-            CONTROL,
-            what="the pod with the planted secret to run",
-            seconds=60,
-        )
+        wait_for_running(kubectl, CONTROL, CONTROL, what="the pod with the planted secret to run")
         yield planted
     finally:
         acme.delete(f"planted-{planted}")

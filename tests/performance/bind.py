@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lethe.adapters import kube as kinds
-from lethe.adapters.kube import Kube, Object
-from lethe.controller.setup.policies import apply_policies
+from lethe.adapters.kube import Object
 from lethe.specs.fence import build_grant_binding, build_grant_role, build_open_binding, build_open_role
-from tests.apiserver.chart import install, policy_files, program, render
+from tests.apiserver.chart import install, program, put_policies_in, render, write_policies
 from tests.apiserver.cluster import pod
+from tests.apiserver.requests import OPERATOR
 from tests.apiserver.server import Client, serve_side_by_side
 from tests.cluster.waiting import until
 from tests.performance.report import Part, Row, quantile, spread
@@ -39,26 +39,13 @@ def fenced_servers(folder: Path, **more: Sequence[str]) -> Iterator[dict[str, tu
         client, kubeconfig = servers["fenced"]
         chart = render()
         install(client, chart)
-        policies = folder / "policies"
-        policies.mkdir()
-        for name, text in policy_files(chart).items():
-            (policies / name).write_text(text)
         for number in range(_TENANTS):
             name = tenant(number)
             client.create(kinds.NAMESPACE, {"metadata": {"name": name, "labels": {"lethe.dev/tenant": name}}})
         client.create(kinds.ROLE, build_open_role(["warm-up"]))
         client.create(kinds.ROLEBINDING, build_open_binding())
-        asyncio.run(_apply(kubeconfig, policies))
+        asyncio.run(put_policies_in(kubeconfig, write_policies(chart, folder / "policies")))
         yield servers
-
-
-async def _apply(kubeconfig: Path, policies: Path) -> None:
-    async with await Kube.connect(str(kubeconfig)) as api:
-        await apply_policies(api, policies, ("kube-system", "lethe-system"), "nvidia.com/gpu.present=true", 5, _quiet)
-
-
-def _quiet(sentence: str) -> None:
-    """What the hook tells a person who installs is not of interest here."""
 
 
 def tenant(number: int) -> str:
@@ -69,7 +56,7 @@ def tenant(number: int) -> str:
 def measure(folder: Path, part: Part) -> None:
     """Measure it for each number of nodes."""
     with fenced_servers(folder, plain=_NO_POLICIES) as servers:
-        admin = servers["fenced"][0].acting(OPERATOR, "system:masters")
+        admin = servers["fenced"][0].acting(OPERATOR[0], "system:masters")
         with Session(servers["fenced"][0]) as fenced, Session(servers["plain"][0]) as plain:
             for nodes in NODES:
                 _Round(admin, fenced, plain, nodes).measure(part)
@@ -77,9 +64,6 @@ def measure(folder: Path, part: Part) -> None:
         "Times are what a client sees on one kept connection, one request after the other, so the client's own time "
         "is in both figures. Beside: an API server of the same etcd without admission policies, in turn."
     )
-
-
-OPERATOR = "system:serviceaccount:lethe-system:lethe-operator"
 
 
 class _Round:

@@ -16,9 +16,10 @@ from lethe.adapters.kube import Object
 from lethe.model.config import OperatorConfig
 from lethe.specs.fence import build_grant_binding, build_grant_role
 from tests.apiserver.cluster import pod
+from tests.apiserver.requests import OPERATOR
 from tests.apiserver.server import Client
 from tests.cluster.waiting import until
-from tests.performance.bind import OPERATOR, fenced_servers, tenant
+from tests.performance.bind import fenced_servers, tenant
 from tests.performance.report import Part, Row, quantile, spread
 from tests.performance.session import Session
 
@@ -39,7 +40,7 @@ class _Seen:
 def measure(folder: Path, part: Part) -> None:
     """Close a grant again and again."""
     with fenced_servers(folder, second=[]) as servers:
-        admin = servers["fenced"][0].acting(OPERATOR, "system:masters")
+        admin = servers["fenced"][0].acting(OPERATOR[0], "system:masters")
         for number in range(OTHER_GRANTS):
             name, space = f"gpu-{number}", tenant(number)
             admin.create(kinds.ROLE, build_grant_role(name, space))

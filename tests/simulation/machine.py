@@ -92,6 +92,8 @@ class CustodyMachine(RuleBasedStateMachine):
     def go_on(self, rounds: int) -> None:
         self._go_on(rounds)
 
+    # Hypothesis chooses among rules alike: what leads far is a rule more than once, or nothing would get far.
+
     @rule(rounds=st.integers(2, 4))
     def go_further(self, rounds: int) -> None:
         self._go_on(rounds)

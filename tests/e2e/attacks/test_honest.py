@@ -9,7 +9,7 @@ from tests.cluster import gpus, images
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.waiting import until
 from tests.common.installation import EXAMPLE_IMAGE
-from tests.common.objects import Object, find, find_all, message, phase, remove, wait_until
+from tests.common.objects import Object, find, find_all, message, phase, remove, wait_for_running, wait_until
 from tests.common.world import World
 from tests.e2e.attacks.agents import NAMESPACE, PORT, RECIPE, build_agents
 from tests.e2e.jobs import ENDED
@@ -35,15 +35,8 @@ def dirty(world: World, held: Object) -> Iterator[str]:
     world.installation.wait_for_node(node, "Unmanaged")
     try:
         kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SQUATTER}}, squatter(node)])
-        wait_until(
-            kubectl,
-            "pod",
-            SQUATTER,
-            lambda pod: phase(pod) == "Running",
-            SQUATTER,
-            what="a pod of no tenant to run on a node that is not managed",
-            seconds=60,
-        )
+        what = "a pod of no tenant to run on a node that is not managed"
+        wait_for_running(kubectl, SQUATTER, SQUATTER, what=what)
         world.installation.cli("node", "enrol", node)
         world.installation.wait_for_node(node, "Dirty")
         yield node

@@ -9,24 +9,15 @@ from lethe.adapters import kube
 from lethe.controller.leader import Leadership
 from lethe.model import names
 from lethe.model.errors import LeadershipError, UnavailableError
+from tests.common.clocks import Stopwatch
 from tests.common.fake_kube import FakeKube
 
 DURATION = 12.0
 
 
-class Watch:
-    """A monotonic clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
 @pytest.fixture
-def watch() -> Watch:
-    return Watch()
+def watch() -> Stopwatch:
+    return Stopwatch()
 
 
 @pytest.fixture
@@ -34,7 +25,7 @@ def server() -> FakeKube:
     return FakeKube()
 
 
-def replica(server: Any, identity: str, watch: Watch) -> Leadership:
+def replica(server: Any, identity: str, watch: Stopwatch) -> Leadership:
     return Leadership(server, identity, DURATION, watch)
 
 
@@ -50,7 +41,7 @@ async def takes(leadership: Leadership) -> bool:
     return await leadership._attempt()
 
 
-async def test_the_first_gets_it_and_the_second_waits(server: FakeKube, watch: Watch) -> None:
+async def test_the_first_gets_it_and_the_second_waits(server: FakeKube, watch: Stopwatch) -> None:
     a, b = replica(server, "a", watch), replica(server, "b", watch)
 
     await a.acquire()
@@ -64,7 +55,7 @@ async def test_the_first_gets_it_and_the_second_waits(server: FakeKube, watch: W
     assert (await spec(server))["leaseTransitions"] == 1
 
 
-async def test_a_holder_stops_before_another_begins(server: FakeKube, watch: Watch) -> None:
+async def test_a_holder_stops_before_another_begins(server: FakeKube, watch: Stopwatch) -> None:
     a, b = replica(server, "a", watch), replica(server, "b", watch)
     await a.acquire()
     assert not await takes(b)
@@ -79,7 +70,7 @@ async def test_a_holder_stops_before_another_begins(server: FakeKube, watch: Wat
     assert not await takes(a)
 
 
-async def test_renewals_keep_others_waiting(server: FakeKube, watch: Watch) -> None:
+async def test_renewals_keep_others_waiting(server: FakeKube, watch: Stopwatch) -> None:
     a, b = replica(server, "a", watch), replica(server, "b", watch)
     await a.acquire()
     acquired = (await spec(server))["acquireTime"]
@@ -93,7 +84,7 @@ async def test_renewals_keep_others_waiting(server: FakeKube, watch: Watch) -> N
     assert (await spec(server))["leaseTransitions"] == 1
 
 
-async def test_the_time_counts_from_before_the_renewal_was_sent(server: FakeKube, watch: Watch) -> None:
+async def test_the_time_counts_from_before_the_renewal_was_sent(server: FakeKube, watch: Stopwatch) -> None:
     leadership = replica(server, "a", watch)
     replace = server.replace
     await leadership.acquire()
@@ -108,7 +99,7 @@ async def test_the_time_counts_from_before_the_renewal_was_sent(server: FakeKube
     assert not leadership.is_held
 
 
-async def test_a_holder_that_gets_no_answer_gives_up(server: FakeKube, watch: Watch) -> None:
+async def test_a_holder_that_gets_no_answer_gives_up(server: FakeKube, watch: Stopwatch) -> None:
     leadership = replica(server, "a", watch)
     await leadership.acquire()
 
@@ -121,7 +112,7 @@ async def test_a_holder_that_gets_no_answer_gives_up(server: FakeKube, watch: Wa
         await asyncio.wait_for(leadership.keep(), 10)
 
 
-async def test_of_two_that_take_it_at_once_one_gets_it(server: FakeKube, watch: Watch) -> None:
+async def test_of_two_that_take_it_at_once_one_gets_it(server: FakeKube, watch: Stopwatch) -> None:
     a, b = replica(server, "a", watch), replica(server, "b", watch)
     await a.acquire()
     await a.release()
@@ -139,7 +130,7 @@ async def test_of_two_that_take_it_at_once_one_gets_it(server: FakeKube, watch: 
     assert b.is_held
 
 
-async def test_given_back_it_is_free_at_once(server: FakeKube, watch: Watch) -> None:
+async def test_given_back_it_is_free_at_once(server: FakeKube, watch: Stopwatch) -> None:
     a, b = replica(server, "a", watch), replica(server, "b", watch)
     await a.acquire()
     await a.release()
@@ -149,7 +140,7 @@ async def test_given_back_it_is_free_at_once(server: FakeKube, watch: Watch) -> 
     assert await takes(b)
 
 
-async def test_what_is_another_s_is_not_given_back(server: FakeKube, watch: Watch) -> None:
+async def test_what_is_another_s_is_not_given_back(server: FakeKube, watch: Stopwatch) -> None:
     a, b = replica(server, "a", watch), replica(server, "b", watch)
     await a.acquire()
     await takes(b)
@@ -160,7 +151,7 @@ async def test_what_is_another_s_is_not_given_back(server: FakeKube, watch: Watc
     assert (await spec(server))["holderIdentity"] == "b"
 
 
-async def test_a_lease_without_contents_is_taken(server: FakeKube, watch: Watch) -> None:
+async def test_a_lease_without_contents_is_taken(server: FakeKube, watch: Stopwatch) -> None:
     server.put(kube.LEASE, {"metadata": {"name": names.OPERATOR_LEASE, "namespace": names.SYSTEM_NAMESPACE}})
     await replica(server, "a", watch).acquire()
 

@@ -4,29 +4,20 @@ import pytest
 
 from lethe.adapters import kube
 from lethe.controller.watch import WatchProbe
-
-
-class Time:
-    """A monotonic clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
+from tests.common.clocks import Stopwatch
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> Stopwatch:
+    return Stopwatch()
 
 
 @pytest.fixture
-def probe(time: Time) -> WatchProbe:
+def probe(time: Stopwatch) -> WatchProbe:
     return WatchProbe(time)
 
 
-def test_a_watch_that_keeps_up_is_not_blind(probe: WatchProbe, time: Time) -> None:
+def test_a_watch_that_keeps_up_is_not_blind(probe: WatchProbe, time: Stopwatch) -> None:
     for version in range(1, 100):
         probe.read(kube.POD, version)
         probe.told(kube.POD, str(version))
@@ -34,7 +25,7 @@ def test_a_watch_that_keeps_up_is_not_blind(probe: WatchProbe, time: Time) -> No
     assert probe.blind() == []
 
 
-def test_a_quiet_kind_is_not_blind(probe: WatchProbe, time: Time) -> None:
+def test_a_quiet_kind_is_not_blind(probe: WatchProbe, time: Stopwatch) -> None:
     probe.told(kube.POD, "7")
     for _ in range(100):
         probe.read(kube.POD, 7)
@@ -43,7 +34,7 @@ def test_a_quiet_kind_is_not_blind(probe: WatchProbe, time: Time) -> None:
     assert probe.blind() == []
 
 
-def test_a_watch_that_tells_nothing_is_blind_after_a_while(probe: WatchProbe, time: Time) -> None:
+def test_a_watch_that_tells_nothing_is_blind_after_a_while(probe: WatchProbe, time: Stopwatch) -> None:
     probe.told(kube.POD, "7")
     probe.told(kube.NODE, "9")
     probe.read(kube.POD, 8)
@@ -57,14 +48,14 @@ def test_a_watch_that_tells_nothing_is_blind_after_a_while(probe: WatchProbe, ti
     assert probe.blind() == []
 
 
-def test_objects_that_keep_changing_do_not_hide_it(probe: WatchProbe, time: Time) -> None:
+def test_objects_that_keep_changing_do_not_hide_it(probe: WatchProbe, time: Stopwatch) -> None:
     for version in range(10):
         probe.read(kube.POD, version + 1)
         time.seconds += 10
     assert probe.blind() == ["Pod"]
 
 
-def test_a_watch_that_is_behind_and_goes_on_is_not_blind(probe: WatchProbe, time: Time) -> None:
+def test_a_watch_that_is_behind_and_goes_on_is_not_blind(probe: WatchProbe, time: Stopwatch) -> None:
     for version in range(1, 50):
         probe.read(kube.POD, version + 3)
         probe.told(kube.POD, str(version))
@@ -72,7 +63,7 @@ def test_a_watch_that_is_behind_and_goes_on_is_not_blind(probe: WatchProbe, time
         assert probe.blind() == []
 
 
-def test_events_that_come_out_of_order_count_by_the_newest(probe: WatchProbe, time: Time) -> None:
+def test_events_that_come_out_of_order_count_by_the_newest(probe: WatchProbe, time: Stopwatch) -> None:
     probe.told(kube.POD, "9")
     probe.told(kube.POD, "4")
     probe.read(kube.POD, 9)
