@@ -33,7 +33,7 @@ def main() -> int:
     except (msgspec.DecodeError, InputError) as error:
         sentence = f"keyfetch's configuration is wrong: {error}; operator and image must be of one version"
         print(sentence, file=sys.stderr)
-        places.termination_log.write_text(sentence)
+        places.termination_log.write_text(sentence, encoding="utf-8")
         return ExitStatus.CONFIGURATION
     return Keyfetch(config, service, places, time.monotonic, time.sleep).run()
 

@@ -31,7 +31,7 @@ def main() -> None:
     try:
         config = msgspec.json.decode(arguments.config, type=OutputsConfig)
     except msgspec.MsgspecError as error:
-        Path(arguments.termination_log).write_text(f"The sidecar's --config is wrong: {error}.")
+        Path(arguments.termination_log).write_text(f"The sidecar's --config is wrong: {error}.", encoding="utf-8")
         sys.exit(2)
     sys.exit(
         run(

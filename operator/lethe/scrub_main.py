@@ -45,7 +45,7 @@ def main() -> int:
     )
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
-    arguments.termination_log.write_text(encode_summary(summary))
+    arguments.termination_log.write_text(encode_summary(summary), encoding="utf-8")
     _say(f"{report.verdict}{f', {report.reason}: {report.message}' if report.reason else ''}")
     status = 0 if report.verdict == "Cleared" else 1
     if not have_ended:

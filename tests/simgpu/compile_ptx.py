@@ -13,6 +13,7 @@ import ctypes
 import importlib.util
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 NVRTC_REQUIREMENT = "nvidia-cuda-nvrtc-cu12==12.0.140"
@@ -31,6 +32,12 @@ class CompileError(Exception):
 
 def compile_ptx(source: str) -> bytes:
     """Return the PTX text (no ending zero byte) that the pinned NVRTC makes of CUDA C source."""
+    # NVRTC leaves the calling thread in the C locale, where text files are read as ASCII: a thread of its own.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_compile, source).result()
+
+
+def _compile(source: str) -> bytes:
     nvrtc = _load_nvrtc()
     program = ctypes.c_void_p()
     created = nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"scrub.cu", 0, None, None)

@@ -145,7 +145,7 @@ class FolderStore:
 def _read_folder(folder: Path) -> dict[str, str]:
     try:
         return {
-            key: (folder / key).read_text().strip()
+            key: (folder / key).read_text(encoding="utf-8").strip()
             for key in (ACCESS_KEY, SECRET_KEY, SESSION_TOKEN)
             if (folder / key).is_file()
         }

@@ -40,8 +40,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 def read_process(proc: Path, pid: int) -> Process | None:
     """Return a process, or None when it has ended."""
     try:
-        stat = (proc / str(pid) / "stat").read_text(errors="replace")
-        cgroup = (proc / str(pid) / "cgroup").read_text(errors="replace")
+        stat = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        cgroup = (proc / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name stands in parentheses and may hold any character, parentheses included.

@@ -38,7 +38,7 @@ class HostPaths:
 def read_boot_id(paths: HostPaths) -> str:
     """Return the node's boot id; raise GpuError."""
     try:
-        return paths.boot_id.read_text().strip()
+        return paths.boot_id.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise GpuError(reasons.SCRUB_FAILED, f"the node's boot id cannot be read: {error}") from error
 
@@ -46,7 +46,7 @@ def read_boot_id(paths: HostPaths) -> str:
 def read_scrubs_on_free(paths: HostPaths, driver_version: str | None) -> bool | None:
     """Say whether the driver clears memory when it is freed; None when that cannot be told."""
     try:
-        registry = _REGISTRY_LINE.search((paths.driver / "params").read_text())
+        registry = _REGISTRY_LINE.search((paths.driver / "params").read_text(encoding="utf-8"))
     except OSError:
         return None
     major = re.match(r"\d+", driver_version or "")

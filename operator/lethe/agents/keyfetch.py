@@ -136,7 +136,7 @@ class Keyfetch:
         except (LetheError, OSError) as error:
             self._tell(_sentence(error))
             return status_of(error)
-        self._places.termination_log.write_text("")
+        self._places.termination_log.write_text("", encoding="utf-8")
         return ExitStatus.DONE
 
     def _read_keyring(self, dataset: KeyfetchDataset) -> Keyring:
@@ -232,7 +232,7 @@ class Keyfetch:
     def _read_token(self) -> str:
         """Return the newest token; the kubelet renews it, so it is read for each exchange."""
         try:
-            return self._places.token.read_text().strip()
+            return self._places.token.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise UsageError(f"the pod's token {self._places.token} cannot be read: {error.strerror}") from error
 
@@ -253,7 +253,7 @@ class Keyfetch:
     def _tell(self, sentence: str) -> None:
         """Say it in the log and in the termination message, which a pod that is killed while waiting leaves behind."""
         _log.warning("%s", sentence)
-        self._places.termination_log.write_text(sentence)
+        self._places.termination_log.write_text(sentence, encoding="utf-8")
 
 
 def choose_stanzas(keyring: Keyring, dataset: KeyfetchDataset, namespace: str) -> list[Stanza]:

@@ -90,7 +90,7 @@ def run(
     except LetheError as error:
         sentence = f"The outputs are lost: {error}."
         log.error(sentence)
-        termination_log.write_text(sentence.encode()[:MESSAGE_BYTES].decode(errors="ignore"))
+        termination_log.write_text(sentence.encode()[:MESSAGE_BYTES].decode(errors="ignore"), encoding="utf-8")
         return 1
     termination_log.write_bytes(msgspec.json.encode(message))
     log.info("sealed %d files, %d bytes, as dataset %s", message.files, message.bytes, message.dataset_id)

@@ -125,7 +125,7 @@ def seal(
     if output is None:
         sys.stdout.write(manifest)
     else:
-        output.write_text(manifest)
+        output.write_text(manifest, encoding="utf-8")
 
 
 @app.command("ls")
@@ -261,7 +261,7 @@ def _find(
 
 def _from_manifest(path: Path) -> _Target:
     try:
-        documents = [item for item in yaml.safe_load_all(path.read_text()) if item]
+        documents = [item for item in yaml.safe_load_all(path.read_text(encoding="utf-8")) if item]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"the manifest {path} cannot be read: {error}") from error
     datasets = [item for item in documents if isinstance(item, dict) and item.get("kind") == "EncryptedDataset"]
@@ -345,7 +345,7 @@ def _read_ca(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the CA file {path} cannot be read: {error}") from error
 

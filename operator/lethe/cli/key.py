@@ -108,7 +108,7 @@ def public_key_of(key: TenantKey) -> PublicKey:
 def read_public_key(path: Path) -> PublicKey:
     """Read the .pub file of a recovery key, or of a key of the key service."""
     try:
-        return parse_public(path.read_text())
+        return parse_public(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the public key {path} cannot be read: {error}") from error
     except CryptoError as error:
@@ -119,7 +119,7 @@ def read_identity(path: Path) -> PrivateKey:
     """Read a private key; raise InputError when others may read the file."""
     try:
         mode = path.stat().st_mode
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the private key {path} cannot be read: {error}") from error
     if stat.S_IMODE(mode) & 0o077:
@@ -135,5 +135,5 @@ def _write_new(path: Path, text: str, mode: int) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
-    with open(descriptor, "w") as file:
+    with open(descriptor, "w", encoding="utf-8") as file:
         file.write(text + "\n")

@@ -83,7 +83,8 @@ def read_policies(folder: Path) -> list[Object]:
     found: list[Object] = []
     for file in files:
         try:
-            documents = [document for document in yaml.safe_load_all(file.read_text()) if document is not None]
+            text = file.read_text(encoding="utf-8")
+            documents = [document for document in yaml.safe_load_all(text) if document is not None]
         except yaml.YAMLError as error:
             raise InputError(f"{file} is not YAML: {error}") from error
         found += (_checked(file, document) for document in documents)
