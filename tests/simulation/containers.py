@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from lethe.adapters.kube import Object
+from lethe.formats.quantity import format_time
 
 _OUTPUTS: Final = {
     "datasetId": "ab" * 16,
@@ -34,10 +36,12 @@ class Behaviour:
     kubelets: bool = True
 
 
-def terminated(code: int, message: str = "", reason: str = "") -> Object:
-    """Return the state of a container that has ended."""
+def terminated(now: datetime, code: int, message: str = "", reason: str = "") -> Object:
+    """Return the state of a container that has just ended."""
     reason = reason or ("Completed" if code == 0 else "Error")
-    return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+    return {
+        "terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": format_time(now)},
+    }
 
 
 def is_unknown(states: dict[str, Object]) -> bool:

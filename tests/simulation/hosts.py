@@ -152,7 +152,7 @@ class Hosts:
         for process in self.on(name):
             for container, state in process.states.items():
                 if "running" in state:
-                    process.states[container] = terminated(137, reason="ContainerStatusUnknown")
+                    process.states[container] = terminated(self._clock.time, 137, reason="ContainerStatusUnknown")
 
     def on(self, node: str) -> list[Process]:
         """Return the processes of a machine, ended ones included."""
@@ -245,7 +245,9 @@ class Hosts:
             states[names.CONTAINER_KEYFETCH] = self._running()
             return pod_status(states, inits, mains, "Pending")
         if "running" in states.get(names.CONTAINER_KEYFETCH, {}):
-            states[names.CONTAINER_KEYFETCH] = terminated(behaviour.keyfetch, behaviour.keyfetch_message)
+            states[names.CONTAINER_KEYFETCH] = terminated(
+                self._clock.time, behaviour.keyfetch, behaviour.keyfetch_message
+            )
             return pod_status(states, inits, mains, "Failed" if behaviour.keyfetch else "Pending")
         if mains[0] not in states:
             self._start_training(host, pod, process)
@@ -255,10 +257,10 @@ class Hosts:
         if "running" in states[mains[0]]:
             if not behaviour.endless:
                 for name in mains:
-                    states[name] = terminated(behaviour.train)
+                    states[name] = terminated(self._clock.time, behaviour.train)
             return pod_status(states, inits, mains, "Running")
         if "running" in states.get(names.CONTAINER_OUTPUTS, {}):
-            states[names.CONTAINER_OUTPUTS] = terminated(behaviour.outputs, behaviour.outputs_message)
+            states[names.CONTAINER_OUTPUTS] = terminated(self._clock.time, behaviour.outputs, behaviour.outputs_message)
             return pod_status(states, inits, mains, "Running")
         process.alive = False
         failed = states[mains[0]]["terminated"]["exitCode"] != 0
@@ -313,7 +315,7 @@ class Hosts:
         process.alive = False
         config = msgspec.json.decode(pod["spec"]["containers"][0]["args"][1], type=ScrubConfig)
         code, message = self._clear(host, config, f"{process.namespace}/{process.name}/{names.CONTAINER_SCRUB}")
-        states[names.CONTAINER_SCRUB] = terminated(code, message)
+        states[names.CONTAINER_SCRUB] = terminated(self._clock.time, code, message)
         return pod_status(states, [], containers, "Failed" if code else "Succeeded")
 
     def _clear(self, host: Host, config: ScrubConfig, log: str) -> tuple[int, str]:
@@ -354,7 +356,7 @@ class Hosts:
         process.alive = False
         for name, state in process.states.items():
             if "running" in state:
-                process.states[name] = terminated(137)
+                process.states[name] = terminated(self._clock.time, 137)
 
     def _running(self) -> Object:
         return {"running": {"startedAt": format_time(self._clock.time)}}

@@ -151,6 +151,7 @@ def _container(entry: dict[str, Any]) -> ContainerFacts:
             reason=terminated.get("reason") or "",
             message=terminated.get("message") or "",
             exit_code=terminated.get("exitCode", 0),
+            since=terminated.get("finishedAt") or "",
             image_id=entry.get("imageID") or "",
         )
     if running := state.get("running"):

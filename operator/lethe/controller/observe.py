@@ -25,7 +25,7 @@ from lethe.controller.selectors import WATCHED
 from lethe.crypto.derive import random_bytes
 from lethe.decisions.admission import is_waiting
 from lethe.decisions.fence import is_closed
-from lethe.decisions.outcome import until_slow
+from lethe.decisions.outcome import keyfetch_since, until_slow
 from lethe.decisions.snapshot import (
     IssuedReceipt,
     Key,
@@ -283,7 +283,7 @@ class Observer:
     async def _keyfetch_words(self, snapshot: Snapshot) -> dict[str, str]:
         words = {}
         for pod in snapshot.pods.values():
-            if pod.deleting or until_slow(pod, snapshot.now) != 0:
+            if pod.deleting or until_slow(keyfetch_since(pod), snapshot.now) != 0:
                 continue
             try:
                 log = await self._api.logs(pod.namespace, pod.name, names.CONTAINER_KEYFETCH)

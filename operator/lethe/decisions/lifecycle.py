@@ -340,7 +340,7 @@ def _lift(case: _Case, pod: PodFacts, node: GPUNode | None) -> None:
 
 def _report(case: _Case, pod: PodFacts, progress: Progress) -> None:
     if progress.is_usual and not (progress.is_training and case.old.phase == JobPhase.ADMITTED):
-        if (wait := until_slow(pod, case.snapshot.now)) is None:
+        if (wait := until_slow(progress.since, case.snapshot.now)) is None:
             return
         if wait > 0:
             case.again_in = wait

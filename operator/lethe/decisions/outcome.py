@@ -17,8 +17,8 @@ from lethe.model.agentconfig import OutputsMessage
 from lethe.model.names import CONTAINER_KEYFETCH, CONTAINER_OUTPUTS
 from lethe.model.resources import SealedOutputs, SecureTrainingJob
 
-_SLOW_KEYFETCH_SECONDS: Final = 3
-"""A key fetch that takes less is not told: each step that is told is a write."""
+_SLOW_SECONDS: Final = 3
+"""A key fetch, or the sealing of outputs, that takes less is not told: each step that is told is a write."""
 _NORMAL_WAITS = ("", "ContainerCreating", "PodInitializing")
 
 
@@ -30,7 +30,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     keys_released: bool = False
     is_training: bool = False
     is_usual: bool = False
-    """A short step on the usual way: the next one follows, and nobody reads this one."""
+    """A step on the usual way, mostly short: the next one follows, and nobody reads this one."""
+    since: str = ""
+    """When such a step began, for one that is told once it has lasted."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +77,8 @@ def read_progress(pod: PodFacts, keyfetch_words: str) -> Progress:
             else "training has ended",
             keys_released=released,
             is_training=True,
-            is_usual=not sealing,
+            is_usual=True,
+            since=max(container.since for container in mains) if sealing else "",
         )
     if any(container.state == "running" for container in mains):
         return Progress(
@@ -89,12 +92,15 @@ def read_progress(pod: PodFacts, keyfetch_words: str) -> Progress:
     )
 
 
-def until_slow(pod: PodFacts, now: datetime) -> float | None:
-    """Return the seconds after which a key fetch that runs is worth telling; None if none runs."""
+def keyfetch_since(pod: PodFacts) -> str:
+    """Return when the key fetch that runs began; empty if none runs."""
     keyfetch = pod.containers.get(CONTAINER_KEYFETCH)
-    if keyfetch is None or keyfetch.state != "running" or not keyfetch.since:
-        return None
-    return max(0.0, _SLOW_KEYFETCH_SECONDS - seconds_between(keyfetch.since, now))
+    return keyfetch.since if keyfetch is not None and keyfetch.state == "running" else ""
+
+
+def until_slow(since: str, now: datetime) -> float | None:
+    """Return the seconds after which a step that began then is worth telling; None for one that never is."""
+    return max(0.0, _SLOW_SECONDS - seconds_between(since, now)) if since else None
 
 
 def read_outcome(job: SecureTrainingJob, pod: PodFacts) -> Outcome:
@@ -163,7 +169,12 @@ def _fetching(pod: PodFacts, keyfetch: ContainerFacts, words: str) -> Progress:
     if keyfetch.state == "waiting" and keyfetch.reason not in _NORMAL_WAITS:
         return Progress(reason=reasons.STARTING, message=_waits(pod))
     said = f": {words}" if words else ""
-    return Progress(reason=reasons.FETCHING_KEYS, message=f"pod {pod.name} fetches its keys{said}", is_usual=not words)
+    return Progress(
+        reason=reasons.FETCHING_KEYS,
+        message=f"pod {pod.name} fetches its keys{said}",
+        is_usual=not words,
+        since=keyfetch_since(pod),
+    )
 
 
 def _waits(pod: PodFacts) -> str:

@@ -48,7 +48,7 @@ class ContainerFacts(Facts, frozen=True, kw_only=True):
     message: str = ""
     exit_code: int = 0
     since: str = ""
-    """When it started to run, for a running container."""
+    """When it started to run, for a running container; when it ended, for one that has ended."""
     image_id: str = ""
 
 

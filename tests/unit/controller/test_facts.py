@@ -38,7 +38,10 @@ def test_containers_of_every_kind() -> None:
             {
                 "phase": "Failed",
                 "initContainerStatuses": [
-                    {"name": "lethe-keyfetch", "state": {"terminated": {"exitCode": 3, "message": "no"}}}
+                    {
+                        "name": "lethe-keyfetch",
+                        "state": {"terminated": {"exitCode": 3, "message": "no", "finishedAt": "2030-01-01T00:00:09Z"}},
+                    }
                 ],
                 "containerStatuses": [
                     {"name": "train", "state": {"running": {"startedAt": "2030-01-01T00:00:00Z"}}},
@@ -49,6 +52,7 @@ def test_containers_of_every_kind() -> None:
     )
 
     assert (facts.containers["lethe-keyfetch"].exit_code, facts.containers["lethe-keyfetch"].message) == (3, "no")
+    assert facts.containers["lethe-keyfetch"].since == "2030-01-01T00:00:09Z"
     assert facts.containers["train"].since == "2030-01-01T00:00:00Z"
     assert (facts.containers["watch"].reason, facts.containers["watch"].message) == ("ImagePullBackOff", "a")
 

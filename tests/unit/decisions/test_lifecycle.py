@@ -1,14 +1,16 @@
-"""When the gate of a granted pod is lifted: the fence must let it on its node first, and the ledger name it."""
+"""When the gate of a granted pod is lifted, and which steps of a running one are told."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from lethe.decisions.actions import LiftGate
+from lethe.decisions.actions import LiftGate, WriteJobStatus
 from lethe.decisions.plan import decide
-from lethe.decisions.snapshot import GrantFacts
-from lethe.model.names import GATE, JobUid, training_pod
-from tests.unit.decisions.worlds import HOLDER, NODE, UID, job, ledger, pod, world
+from lethe.decisions.snapshot import ContainerFacts, GrantFacts
+from lethe.formats.quantity import format_time
+from lethe.model.names import CONTAINER_KEYFETCH, CONTAINER_OUTPUTS, GATE, JobUid, training_pod
+from tests.unit.decisions.worlds import HOLDER, NODE, NOW, UID, job, ledger, pod, world
 
 JOB = "job-1"
 NAME = training_pod(f"name-{JOB}", JobUid(JOB), 1, 0)
@@ -50,3 +52,33 @@ def test_not_before(grants: tuple[GrantFacts, ...]) -> None:
 )
 def test_not_when_the_ledger_does_not_name_the_pod(phase: str, status: dict[str, Any]) -> None:
     assert lifted(phase, GRANT, **status) == []
+
+
+FETCHES = {CONTAINER_KEYFETCH: ("running", 0), "train": ("waiting", 0)}
+SEALS = {CONTAINER_KEYFETCH: ("terminated", 90), "train": ("terminated", 0), CONTAINER_OUTPUTS: ("running", 60)}
+
+
+def told(states: dict[str, tuple[Any, int]], age: float, *, phase: str) -> tuple[list[str], float | None]:
+    """Return the reasons that are written for a pod in such states, so many seconds old, and when it is looked at."""
+    containers = {
+        name: ContainerFacts(
+            state=state, since="" if state == "waiting" else format_time(NOW - timedelta(seconds=age + before))
+        )
+        for name, (state, before) in states.items()
+    }
+    running = pod(name=NAME, phase="Running", containers=containers, main=("train",))
+    admitted = job(phase, uid=JOB, pods=[RECORD])
+    key = (admitted.metadata.namespace, admitted.metadata.name)
+    holder = {**HOLDER, "podUids": [UID]}
+    plan = decide(world(ledger("Assigned", holder=holder), jobs={key: admitted}, pods={UID: running}, grants=(GRANT,)))
+    return [action.status.reason for action in plan.actions if isinstance(action, WriteJobStatus)], plan.again_in
+
+
+@pytest.mark.parametrize(
+    ("states", "phase", "reason"),
+    [(FETCHES, "Admitted", "FetchingKeys"), (SEALS, "Running", "SealingOutputs")],
+    ids=["keys", "outputs"],
+)
+def test_a_step_is_told_once_it_has_lasted(states: dict[str, tuple[Any, int]], phase: str, reason: str) -> None:
+    assert told(states, 1, phase=phase) == ([], 2.0)
+    assert told(states, 4, phase=phase)[0] == [reason]
