@@ -49,7 +49,7 @@ async def test_the_status_tells_the_story() -> None:
     assert status["outputs"]["url"] == "s3://results/digits/" + "ab" * 16
     assert "sealed at s3://results/digits/" + "ab" * 16 in status["message"]
     story = cluster.events("digits")
-    for reason in ("WaitingForNode", "Admitted", "Granted", "Training", "SealingOutputs", "Complete"):
+    for reason in ("WaitingForNode", "Admitted", "Granted", "Training", "Complete"):
         assert reason in story
     assert cluster.events("gpu-1").count("ScrubVerified") == 3
     assert "ResidueFound" in cluster.events("gpu-1")
