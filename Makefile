@@ -8,6 +8,7 @@
 #   make sweep                      the operator disturbed at every write, in memory and on a real API server
 #   make soak STEPS=2000000 SEED=   the custody machine: steps of everything that may happen, over all cores
 #   make bench-control PART=bind    measure the control plane; without PART all of bind, closing, custody, decisions, restart
+#   make bench-scrub PART=passes    measure the scrub without a GPU; without PART all of scrubs, passes, image
 #
 # CLUSTER=embedded|kind|current takes a cluster by name (without it: the one of KUBECONFIG, else kind where a Docker
 # engine answers, else embedded as root on Linux). KIND_NODE_IMAGE names kind's node image.
@@ -23,7 +24,8 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
 
-.PHONY: test lint unit apiserver simulation e2e sweep soak cluster images tools down demo demo-leak venv clean
+.PHONY: test lint unit apiserver simulation mutants e2e sweep soak bench-control bench-scrub cluster images tools down \
+	demo demo-leak venv clean
 
 # The cluster's tests mostly wait: the others run beside them. Each suite's output comes when it has ended.
 test: lint tools
@@ -75,6 +77,10 @@ e2e: venv
 # Writes docs/measurements/control.{json,md}; the part `custody` brings the test cluster up, and leaves it up.
 bench-control: tools
 	$(BIN)/python -m tests.performance control $(PART)
+
+# Writes docs/measurements/scrub.{json,md}; the part `scrubs` brings the test cluster up, and leaves it up.
+bench-scrub: tools
+	$(BIN)/python -m tests.performance scrub $(PART)
 
 cluster: venv
 	$(BIN)/python -m tests.cluster up

@@ -1,4 +1,4 @@
-"""`python -m tests.performance control [PART ...]`: measure the control plane; write docs/measurements/control.*."""
+"""`python -m tests.performance control|scrub [PART ...]`: measure, and write docs/measurements/<benchmark>.*."""
 
 import argparse
 import signal
@@ -9,32 +9,47 @@ from tempfile import TemporaryDirectory
 
 from tests.cluster.errors import ClusterError
 from tests.cluster.folders import PROJECT
-from tests.performance import bind, closing, custody, decisions, restart
+from tests.performance import bind, closing, custody, decisions, image, passes, restart, scrubs
 from tests.performance.report import Part, Report
 
 _MEASUREMENTS = PROJECT / "docs" / "measurements"
-_PARTS: dict[str, tuple[str, Callable[[Path, Part], None]]] = {
-    "bind": ("What the fence adds to a bind", bind.measure),
-    "closing": ("How soon a closed fence refuses", closing.measure),
-    "custody": ("A job's node until it is Free again, and the operator's writes", custody.measure),
-    "decisions": ("One decision of the operator", decisions.measure),
-    "restart": ("The operator after a restart", restart.measure),
+_Parts = dict[str, tuple[str, Callable[[Path, Part], None]]]
+_BENCHMARKS: dict[str, tuple[str, _Parts]] = {
+    "control": (
+        "The control plane: measured",
+        {
+            "bind": ("What the fence adds to a bind", bind.measure),
+            "closing": ("How soon a closed fence refuses", closing.measure),
+            "custody": ("A job's node until it is Free again, and the operator's writes", custody.measure),
+            "decisions": ("One decision of the operator", decisions.measure),
+            "restart": ("The operator after a restart", restart.measure),
+        },
+    ),
+    "scrub": (
+        "The scrub without a GPU: measured",
+        {
+            "scrubs": ("A scrub on a cluster", scrubs.measure),
+            "passes": ("The passes on this processor", passes.measure),
+            "image": ("The image", image.measure),
+        },
+    ),
 }
 
 
 def main() -> int:
     """Run the chosen parts of a benchmark, all when none is named."""
     parser = argparse.ArgumentParser(prog="tests.performance", description="Benchmarks of Lethe.")
-    parser.add_argument("benchmark", choices=["control"])
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(_PARTS)}; all when none is named")
+    parser.add_argument("benchmark", choices=_BENCHMARKS)
+    parser.add_argument("parts", nargs="*", help="all when none is named")
     chosen = parser.parse_args()
-    if unknown := set(chosen.parts) - set(_PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    title, parts = _BENCHMARKS[chosen.benchmark]
+    if unknown := set(chosen.parts) - set(parts):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     # Ended from outside, it still ends the servers that it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    report = Report(_MEASUREMENTS, "control", "The control plane: measured")
-    for name in chosen.parts or _PARTS:
-        what, measure = _PARTS[name]
+    report = Report(_MEASUREMENTS, chosen.benchmark, title)
+    for name in chosen.parts or parts:
+        what, measure = parts[name]
         try:
             with TemporaryDirectory(prefix="lethe-bench-") as folder, report.part(name, what) as part:
                 measure(Path(folder), part)

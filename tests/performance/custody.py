@@ -6,16 +6,13 @@
 3. Events are counted apart. The audit log leaves Leases out; their renewals are counted by a watch.
 """
 
-import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from threading import Timer
-from typing import Any
 
 from lethe.model import names
 from lethe.model.config import OperatorConfig
@@ -23,39 +20,18 @@ from tests.cluster.bring_up import bring_up
 from tests.cluster.choice import choose
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import step
-from tests.cluster.waiting import until
 from tests.common.digits import make_canary, write_digits
 from tests.common.objects import Object, find, find_all, phase, remove, wait_until
 from tests.common.tenants import TrialTenant
 from tests.common.world import World, enrol
-from tests.performance.report import Part, Row, quantile, spread
+from tests.performance.auditlog import OPERATOR, Entry, audit_log, first_time, parse_time, read_entries, wait_for_rest
+from tests.performance.report import Part, Row, median_row
 
 JOBS = 5
 GOAL_SECONDS, GOAL_WRITES = 10, 15
 _RESYNCS = 2.1
 _TENANT = "bench"
 _COMMAND = ("echo", "done", ">", "/outputs/result")
-_OPERATOR = f"system:serviceaccount:{names.SYSTEM_NAMESPACE}:{names.OPERATOR_ACCOUNT}"
-_WRITES = ("create", "update", "patch", "delete")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One request that was carried out."""
-
-    time: datetime
-    user: str
-    verb: str
-    resource: str
-    name: str
-    body: Any
-
-    @property
-    def phase(self) -> str:
-        """Return the phase that a patch of a status sets."""
-        changes = self.body if isinstance(self.body, list) else []
-        statuses = [change["value"] for change in changes if change.get("path") == "/status"]
-        return str(statuses[0].get("phase", "")) if statuses else ""
 
 
 @dataclass(frozen=True)
@@ -72,9 +48,7 @@ def measure(folder: Path, part: Part) -> None:
     """Run the jobs, then watch the operator rest."""
     provider = choose()
     bring_up(provider)
-    log = provider.logs() / "audit.log"
-    if not log.exists():
-        raise ClusterError(f"This part reads the API server's audit log, which cluster {provider.name} does not show.")
+    log = audit_log(provider)
     world = World(provider)
     world.installation.install()
     enrol(world)
@@ -82,16 +56,16 @@ def measure(folder: Path, part: Part) -> None:
     _set_up(tenant, folder)
     try:
         _run_job(world, tenant, "warm-up", log)
-        _wait_for_rest(log)
+        wait_for_rest(log)
         begin = datetime.now(UTC)
         runs = []
         for number in range(JOBS):
             with step(f"Job {number + 1} of {JOBS}"):
                 runs.append(_run_job(world, tenant, f"job-{number}", log))
-        _wait_for_rest(log)
-        entries = list(_entries(log, begin))
+        wait_for_rest(log)
+        entries = list(read_entries(log, begin))
         _add_times(part, runs, entries)
-        _add_writes(part, [entry for entry in entries if entry.user == _OPERATOR])
+        _add_writes(part, [entry for entry in entries if entry.user == OPERATOR])
         _add_rest(part, world, log)
     finally:
         for job in find_all(tenant.kubectl, "stj", _TENANT):
@@ -118,10 +92,10 @@ def _run_job(world: World, tenant: TrialTenant, name: str, log: Path) -> _Run:
     world.installation.wait_for_node(node, "Free")
     scrub_pod = find(kubectl, "gpunode", node)["status"]["scrub"]["podName"]  # type: ignore[index]
     lines = kubectl("logs", pod, f"--namespace={tenant.name}", "--all-containers", "--timestamps").splitlines()
-    ended = max(_time(line.split()[0]) for line in lines)
+    ended = max(parse_time(line.split()[0]) for line in lines)
     freed = [
         entry.time
-        for entry in _entries(log, began)
+        for entry in read_entries(log, began)
         if entry.resource == "gpunodes/status" and entry.name == node and entry.phase == "Free"
     ]
     return _Run(node=node, scrub_pod=scrub_pod, ended=ended, free=freed[-1])
@@ -131,17 +105,6 @@ def _is_released(job: Object) -> bool:
     return phase(job) in ("Succeeded", "Failed") and not job["metadata"].get("finalizers")
 
 
-def _wait_for_rest(log: Path) -> None:
-    """Wait until the operator has written nothing for a while."""
-    quiet = 5.0
-
-    def rests() -> bool:
-        times = [entry.time for entry in _entries(log) if entry.user == _OPERATOR]
-        return not times or (datetime.now(UTC) - times[-1]).total_seconds() > quiet
-
-    until(rests, what="the operator to rest", seconds=120)
-
-
 def _add_times(part: Part, runs: list[_Run], entries: list[Entry]) -> None:
     spans: dict[str, list[float]] = {}
     for run in runs:
@@ -149,34 +112,24 @@ def _add_times(part: Part, runs: list[_Run], entries: list[Entry]) -> None:
         for (_, earlier), (what, later) in pairwise(marks):
             spans.setdefault(what, []).append((later - earlier).total_seconds())
     whole = [(run.free - run.ended).total_seconds() for run in runs]
-    part.rows.append(_row("last container's end to Free", "s", whole, GOAL_SECONDS))
-    part.rows += [_row(f"of it: {what}", "s", values) for what, values in spans.items()]
+    part.rows.append(median_row("last container's end to Free", "s", whole, GOAL_SECONDS))
+    part.rows += [median_row(f"of it: {what}", "s", values) for what, values in spans.items()]
 
 
 def _marks(run: _Run, entries: list[Entry]) -> list[tuple[str, datetime]]:
     """Return the steps from a job's last container to the Free node, in order, each with when it was done."""
     ours = [entry for entry in entries if run.ended <= entry.time <= run.free]
 
-    def first(resource: str, name: str, wanted: str = "", text: str = "") -> datetime | None:
-        found = (
-            entry.time
-            for entry in ours
-            if (entry.resource, entry.name) == (resource, name)
-            and wanted in ("", entry.phase)
-            and text in json.dumps(entry.body)
-        )
-        return next(found, None)
-
     marks = [
         ("", run.ended),
-        ("the pod's end is told and the node set Draining", first("gpunodes/status", run.node, "Draining")),
-        ("the fence is closed", first("rolebindings", names.grant(run.node))),
-        ("it settles, and the end is proved: Dirty", first("gpunodes/status", run.node, "Dirty")),
-        ("Dirty settles: Scrubbing", first("gpunodes/status", run.node, "Scrubbing")),
-        ("the scrub pod is created", first("pods", run.scrub_pod)),
-        ("its container runs", first("pods/status", run.scrub_pod, text='"running"')),
-        ("it scrubs, and its end is told", first("pods/status", run.scrub_pod, text='"terminated"')),
-        ("the receipt is written", first("scrubreceipts", f"{run.node}-{run.scrub_pod.rpartition('-')[2]}")),
+        ("the pod's end is told and the node set Draining", first_time(ours, "gpunodes/status", run.node, "Draining")),
+        ("the fence is closed", first_time(ours, "rolebindings", names.grant(run.node))),
+        ("it settles, and the end is proved: Dirty", first_time(ours, "gpunodes/status", run.node, "Dirty")),
+        ("Dirty settles: Scrubbing", first_time(ours, "gpunodes/status", run.node, "Scrubbing")),
+        ("the scrub pod is created", first_time(ours, "pods", run.scrub_pod)),
+        ("its container runs", first_time(ours, "pods/status", run.scrub_pod, text='"running"')),
+        ("it scrubs, and its end is told", first_time(ours, "pods/status", run.scrub_pod, text='"terminated"')),
+        ("the receipt is written", first_time(ours, "scrubreceipts", f"{run.node}-{run.scrub_pod.rpartition('-')[2]}")),
         ("Free", run.free),
     ]
     return [(what, time) for what, time in marks if time is not None]
@@ -206,7 +159,7 @@ def _add_rest(part: Part, world: World, log: Path) -> None:
     begin = datetime.now(UTC)
     with step(f"Watching the operator rest for {seconds:.0f} s"):
         renewals = _count_renewals(world, seconds)
-    written = [entry for entry in _entries(log, begin) if entry.user == _OPERATOR]
+    written = [entry for entry in read_entries(log, begin) if entry.user == OPERATOR]
     part.rows.append(Row(measure=f"writes at rest, in {seconds:.0f} s", value=len(written), unit="writes", n=1, goal=0))
     part.rows.append(
         Row(measure=f"renewals of the Lease at rest, in {seconds:.0f} s", value=renewals, unit="writes", n=1)
@@ -229,44 +182,3 @@ def _count_renewals(world: World, seconds: float) -> int:
         output, _ = watching.communicate()
         timer.cancel()
     return max(len(output.splitlines()) - before, 0)
-
-
-def _row(measure: str, unit: str, values: list[float], goal: float | None = None) -> Row:
-    return Row(
-        measure=measure,
-        value=quantile(values, 0.5),
-        unit=unit,
-        n=len(values),
-        spread=spread(values, unit),
-        goal=goal,
-    )
-
-
-def _entries(log: Path, begin: datetime | None = None) -> Iterator[Entry]:
-    """Read the writes that were carried out, dry runs left out, in the order of their end."""
-    with log.open() as lines:
-        for line in lines:
-            # The last line may be half written.
-            if '"ResponseComplete"' not in line or not line.endswith("\n"):
-                continue
-            event = json.loads(line)
-            time = _time(event["stageTimestamp"])
-            if begin is not None and time < begin:
-                continue
-            code = event["responseStatus"].get("code", 0)
-            if event["verb"] not in _WRITES or not 200 <= code < 300 or "dryRun=" in event["requestURI"]:
-                continue
-            target = event["objectRef"]
-            body = event.get("requestObject")
-            yield Entry(
-                time=time,
-                user=event["user"]["username"],
-                verb=event["verb"],
-                resource="/".join(filter(None, (target["resource"], target.get("subresource")))),
-                name=target.get("name") or ((body or {}).get("metadata") or {}).get("name", ""),
-                body=body,
-            )
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

@@ -121,6 +121,18 @@ def spread(values: Sequence[float], unit: str) -> str:
     return f"{_figure(min(values), unit)} … {_figure(max(values), unit)}"
 
 
+def median_row(measure: str, unit: str, values: Sequence[float], goal: float | None = None) -> Row:
+    """Return the row of a figure that was taken several times."""
+    return Row(
+        measure=measure,
+        value=quantile(values, 0.5),
+        unit=unit,
+        n=len(values),
+        spread=spread(values, unit),
+        goal=goal,
+    )
+
+
 def _figure(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 or value == int(value) else f"{value:.3g} {unit}"
 

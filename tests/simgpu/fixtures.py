@@ -41,11 +41,10 @@ class Client:
 
 
 class Machine:
-    """A machine with simulated GPUs, on which client programs run as processes of their own."""
+    """A machine with GPUs, on which client programs run as processes of their own, with this environment."""
 
-    def __init__(self, libraries: Path, root: Path, gpus: list[Gpu]) -> None:
-        self.libraries, self.root, self.gpus = libraries, root, gpus
-        self.environment = client_environment(libraries, root)
+    def __init__(self, gpus: list[Gpu], environment: dict[str, str]) -> None:
+        self.gpus, self.environment = gpus, environment
 
     def set_faults(self, number: int = 0, /, **values: int | str) -> None:
         faults.write_faults(self.gpus[number].folder, **values)
@@ -87,7 +86,7 @@ def make_machine(simgpu_libraries: Path, tmp_path: Path) -> Callable[..., Machin
 
     def make(count: int = 1, mib: int = 16, node: str = "node") -> Machine:
         root = tmp_path / node
-        return Machine(simgpu_libraries, root, make_gpus(root, node, count, mib))
+        return Machine(make_gpus(root, node, count, mib), client_environment(simgpu_libraries, root))
 
     return make
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+SOURCES = os.pathsep.join((str(ROOT), str(ROOT / "operator")))
+"""Where a client finds Lethe and its tests, as PYTHONPATH says it."""
 SCRUB_KERNELS = ROOT / "operator" / "lethe" / "agents" / "kernels" / "scrub.cu"
 LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
 
@@ -51,5 +53,5 @@ def client_environment(libraries: Path, gpus: Path, base: Mapping[str, str] = os
         **base,
         "LD_LIBRARY_PATH": str(libraries),
         "SIMGPU_DIR": str(gpus),
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "operator"))),
+        "PYTHONPATH": SOURCES,
     }
