@@ -47,7 +47,7 @@ lint: venv
 	$(BIN)/lint-imports
 
 unit: tools
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit tests/gpu
 
 # The fence, the schemas and the key service against a real etcd and API server, without nodes.
 apiserver: tools
