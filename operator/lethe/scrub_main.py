@@ -30,11 +30,15 @@ def main() -> int:
     parser.add_argument(
         "--boot-id-file", type=Path, default=HostPaths.boot_id, help="where this container sees the node's boot id"
     )
+    parser.add_argument(
+        "--kernel-folder", type=Path, default=HostPaths.kernel, help="where this container sees the node's /sys/kernel"
+    )
     parser.add_argument("--termination-log", type=Path, default=Path(TERMINATION_LOG))
     arguments = parser.parse_args()
     config: ScrubConfig = arguments.config
 
-    report, have_ended = scrub_node(config, HostPaths.from_environment(arguments.boot_id_file), _say)
+    paths = HostPaths.from_environment(arguments.boot_id_file, arguments.kernel_folder)
+    report, have_ended = scrub_node(config, paths, _say)
     line = encode_report(report)
     summary = ScrubSummary(
         verdict=report.verdict,

@@ -8,6 +8,7 @@ from lethe.crypto.derive import sha256
 from lethe.crypto.sign import Signer
 from lethe.formats.receipt import build_statement, encode_report, envelope_sha256, seal_receipt
 from lethe.model.agentconfig import ScrubConfig
+from lethe.model.posture import Posture
 from lethe.model.resources import Envelope, PastHolder
 from lethe.model.scrub import PASSES, GpuFacts, GpuReport, ReceiptPredicate, Residue, ScrubReport, ScrubSummary
 
@@ -54,6 +55,27 @@ def build_config(**changes: Any) -> ScrubConfig:
     return msgspec.structs.replace(config, **changes)
 
 
+def build_posture(**changes: Any) -> Posture:
+    """Return the posture of a node that passes every check; tests change one thing."""
+    posture = Posture(
+        kernel="6.8.0",
+        driver="575.0",
+        ksm="off",
+        swap="off",
+        core_pattern="|/bin/false",
+        transparent_hugepages="madvise",
+        hugepages=0,
+        ptrace_scope=1,
+        lockdown="integrity",
+        iommu="DMA-FQ",
+        driver_parameters={"RegistryDwords": "", "RmProfilingAdminOnly": "1"},
+        scrub_on_free=True,
+        persistence=True,
+        ecc=True,
+    )
+    return msgspec.structs.replace(posture, **changes)
+
+
 def build_report(config: ScrubConfig | None = None, **changes: Any) -> ScrubReport:
     config = config or build_config()
     report = ScrubReport(
@@ -67,6 +89,7 @@ def build_report(config: ScrubConfig | None = None, **changes: Any) -> ScrubRepo
         driver="575.0",
         cuda=12090,
         driver_scrubs_on_free=False,
+        posture=build_posture(),
         lethe_version="1.0",
         ptx_sha256="ab" * 32,
         gpus=[build_gpu(0), build_gpu(1)],

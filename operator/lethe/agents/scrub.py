@@ -26,6 +26,7 @@ from lethe.agents.eviction import evict
 from lethe.agents.gpu_scrub import EXCLUSIONS
 from lethe.agents.host import HostPaths, read_boot_id, read_scrubs_on_free
 from lethe.agents.kernels import ptx_sha256
+from lethe.agents.posture import read_posture
 from lethe.agents.workers import Task, scrub_in_workers
 from lethe.model import reasons
 from lethe.model.agentconfig import ScrubConfig
@@ -70,7 +71,8 @@ def scrub_node(config: ScrubConfig, paths: HostPaths, say: Callable[[str], None]
             gpus = [_prepare(nvml, index, gpu, paths, say) for index, gpu in enumerate(gpus)]
             gpus, have_ended = _scrub_ready(gpus, config, deadline, say)
             gpus = [_look_again(nvml, index, gpu) for index, gpu in enumerate(gpus)]
-            report = msgspec.structs.replace(report, gpus=gpus)
+            posture = read_posture(paths, driver, report.driver_scrubs_on_free, [gpu.facts for gpu in gpus])
+            report = msgspec.structs.replace(report, gpus=gpus, posture=posture)
         reason, message = _judge(gpus, config)
     except GpuError as error:
         reason, message = error.reason, _advised(error.reason, str(error))

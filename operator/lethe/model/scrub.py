@@ -5,6 +5,7 @@ Sizes are bytes, durations seconds, times RFC 3339. A value that the driver does
 
 from typing import Final, Literal
 
+from lethe.model.posture import Posture
 from lethe.model.resources import PastHolder, Resource
 
 Verdict = Literal["Cleared", "Failed"]
@@ -92,6 +93,8 @@ class ScrubReport(Resource, frozen=True, kw_only=True):
     driver: str | None = None
     cuda: int | None = None
     driver_scrubs_on_free: bool | None = None
+    posture: Posture | None = None
+    """Absent where the scrub failed before the GPUs were read, and in reports of versions that did not look."""
     lethe_version: str
     ptx_sha256: str
     gpus: list[GpuReport]

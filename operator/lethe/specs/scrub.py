@@ -22,6 +22,7 @@ from lethe.model.names import (
 from lethe.specs.scheduling import own_toleration, required_node
 
 _BOOT_ID: Final = "/run/lethe-host/boot_id"
+_KERNEL: Final = "/run/lethe-host/kernel"
 _UNSCHEDULABLE: Final = {"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}
 
 
@@ -43,7 +44,11 @@ def build_scrub_pod(name: str, scrub: ScrubConfig, config: OperatorConfig) -> di
                 "image": config.image,
                 "imagePullPolicy": config.image_pull_policy,
                 "command": ["python3", "-m", "lethe.scrub_main"],
-                "args": ["--config", agentconfig.encode(scrub), "--boot-id-file", _BOOT_ID],
+                "args": [
+                    *("--config", agentconfig.encode(scrub)),
+                    *("--boot-id-file", _BOOT_ID),
+                    *("--kernel-folder", _KERNEL),
+                ],
                 "env": [{"name": "HOME", "value": "/tmp"}],
                 "resources": {"limits": {GPU_RESOURCE: str(scrub.gpu_count)}},
                 "securityContext": {
@@ -54,6 +59,7 @@ def build_scrub_pod(name: str, scrub: ScrubConfig, config: OperatorConfig) -> di
                 "volumeMounts": [
                     {"name": "tmp", "mountPath": "/tmp"},
                     {"name": "boot-id", "mountPath": _BOOT_ID, "readOnly": True},
+                    {"name": "kernel", "mountPath": _KERNEL, "readOnly": True, "recursiveReadOnly": "IfPossible"},
                 ],
             }
         ],
@@ -61,6 +67,9 @@ def build_scrub_pod(name: str, scrub: ScrubConfig, config: OperatorConfig) -> di
             {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
             # A container's own /proc is a fresh one; where nodes are namespaces, only the node's tells the node's boot.
             {"name": "boot-id", "hostPath": {"path": "/proc/sys/kernel/random/boot_id", "type": "File"}},
+            # A container's own /sys lacks securityfs, and AppArmor's usual profile closes it under its own path. Of the
+            # folder itself, since not every kernel has it: a volume that is not there would keep the pod from starting.
+            {"name": "kernel", "hostPath": {"path": "/sys/kernel", "type": "Directory"}},
         ],
     }
     if config.image_pull_secrets:

@@ -31,6 +31,14 @@ def test_the_driver_says_whether_it_clears_freed_memory(
     assert read_scrubs_on_free(write_params(tmp_path, registry), driver) is expected
 
 
+def test_off_for_one_device_is_off(tmp_path: Path) -> None:
+    paths = HostPaths(driver=tmp_path)
+    (tmp_path / "params").write_text(
+        'RegistryDwords: ""\nRegistryDwordsPerDevice: "pci=0000:41:00.0;RMDisableScrubOnFree=1"\n'
+    )
+    assert read_scrubs_on_free(paths, "575.57.08") is False
+
+
 def test_without_parameters_nothing_is_claimed(tmp_path: Path) -> None:
     assert read_scrubs_on_free(HostPaths(driver=tmp_path / "missing"), "575.57.08") is None
 
@@ -47,6 +55,6 @@ def test_without_a_boot_id_there_is_no_scrub(tmp_path: Path) -> None:
 
 def test_the_installation_may_move_the_drivers_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LETHE_DRIVER_ROOT", raising=False)
-    assert HostPaths.from_environment(Path("/b")).driver == Path("/proc/driver/nvidia")
+    assert HostPaths.from_environment(Path("/b"), Path("/k")).driver == Path("/proc/driver/nvidia")
     monkeypatch.setenv("LETHE_DRIVER_ROOT", "/elsewhere")
-    assert HostPaths.from_environment(Path("/b")).driver == Path("/elsewhere")
+    assert HostPaths.from_environment(Path("/b"), Path("/k")).driver == Path("/elsewhere")

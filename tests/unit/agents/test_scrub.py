@@ -104,6 +104,21 @@ def test_a_fresh_node_is_cleared(pair: Machine, tmp_path: Path) -> None:
         assert gpu.after is not None and gpu.after.memory_used == 0
 
 
+def test_the_posture_of_the_node_is_reported(machine: Machine, tmp_path: Path) -> None:
+    kernel = tmp_path / "kernel"
+    for name, text in {"mm/ksm/run": "2\n", "security/lockdown": "none integrity [confidentiality]\n"}.items():
+        (kernel / name).parent.mkdir(parents=True)
+        (kernel / name).write_text(text)
+    scrub = Scrub(machine, tmp_path)
+    with scrub.start("--kernel-folder", str(kernel)) as process:
+        report, _ = scrub.finish(process)
+    found = report.posture
+    assert found is not None
+    assert (found.ksm, found.lockdown) == ("unmerged", "confidentiality")
+    assert (found.kernel, found.driver) == (os.uname().release, report.driver)
+    assert found.ecc is report.gpus[0].facts.ecc_enabled
+
+
 def test_what_a_tenant_left_is_measured_and_gone(pair: Machine, tmp_path: Path) -> None:
     secret = b"secret of acme!!" * 5
     write_memory(pair, 1, SECRET_OFFSET, secret)

@@ -37,3 +37,17 @@ def test_the_scrub_pod_takes_every_gpu_of_one_node_and_nothing_else() -> None:
     }
     assert (spec["runtimeClassName"], spec["imagePullSecrets"]) == ("nvidia", [{"name": "pull"}])
     assert msgspec.json.decode(container["args"][1], type=ScrubConfig) == SCRUB
+
+
+def test_the_scrub_pod_sees_the_node_and_changes_nothing_of_it() -> None:
+    pod = build_scrub_pod("lethe-scrub-gpu-1-3", SCRUB, OperatorConfig(image="lethe:1"))
+    container = pod["spec"]["containers"][0]
+    folders = {volume["name"]: volume["hostPath"]["path"] for volume in pod["spec"]["volumes"] if "hostPath" in volume}
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"] if mount["name"] in folders}
+
+    assert folders == {"boot-id": "/proc/sys/kernel/random/boot_id", "kernel": "/sys/kernel"}
+    assert all(mount["readOnly"] for mount in mounts.values())
+    assert mounts["kernel"]["recursiveReadOnly"] == "IfPossible"
+    words = container["args"]
+    assert words[words.index("--boot-id-file") + 1] == mounts["boot-id"]["mountPath"]
+    assert words[words.index("--kernel-folder") + 1] == mounts["kernel"]["mountPath"]
