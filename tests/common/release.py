@@ -15,6 +15,7 @@ from lethe.formats.receipt import envelope_sha256
 from lethe.model.config import Criticalities, CriticalityRule
 from lethe.model.errors import ConflictError
 from lethe.model.names import API_VERSION, KEYSERVICE_ID, JobUid, receipt, release_audience
+from lethe.model.posture import Posture
 from lethe.model.resources import (
     EncryptedDataset,
     Envelope,
@@ -24,7 +25,7 @@ from lethe.model.resources import (
     Tenant,
     TenantKey,
 )
-from tests.common.scrubs import build_config, build_envelope, build_predicate, build_report
+from tests.common.scrubs import build_config, build_envelope, build_posture, build_predicate, build_report
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -38,10 +39,11 @@ NODE_UID_, BOOT, EPOCH = "node-uid", "boot-1", 3
 DATASET_ID = "41c0" * 8
 KEY = "default"
 TOKEN = "a.projected.token"
+GOOD_POSTURE = build_posture()
 CRITICALITIES: Criticalities = {
     "standard": CriticalityRule(),
     "sensitive": CriticalityRule(max_releases=2),
-    "critical": CriticalityRule(max_releases=1, fresh_scrub=True),
+    "critical": CriticalityRule(max_releases=1, fresh_scrub=True, posture=("swapOff", "eccOn")),
 }
 
 
@@ -276,9 +278,15 @@ def build_gpu_node() -> Object:
     }
 
 
-def build_receipt(epoch: int = EPOCH, previous: str = "", signer: Signer = SIGNER, **changes: Any) -> Object:
+def build_receipt(
+    epoch: int = EPOCH,
+    previous: str = "",
+    signer: Signer = SIGNER,
+    posture: Posture | None = GOOD_POSTURE,
+    **changes: Any,
+) -> Object:
     """Return a ScrubReceipt; `changes` are made in the predicate."""
-    report = build_report(build_config(node_uid=NODE_UID_, boot_id=BOOT, epoch=epoch))
+    report = build_report(build_config(node_uid=NODE_UID_, boot_id=BOOT, epoch=epoch), posture=posture)
     return wrap_receipt(build_envelope(signer, build_predicate(report, previous=previous, **changes)), epoch)
 
 

@@ -19,8 +19,9 @@ from lethe.formats.quantity import format_time
 from lethe.formats.receipt import encode_report
 from lethe.model import names
 from lethe.model.agentconfig import ScrubConfig
+from lethe.model.posture import Posture
 from lethe.model.scrub import GpuReport, Residue
-from tests.common.scrubs import build_facts, build_gpu, build_report, build_summary
+from tests.common.scrubs import build_facts, build_gpu, build_posture, build_report, build_summary
 from tests.simulation.api_server import ManualClock
 from tests.simulation.backend import Backend
 from tests.simulation.containers import Behaviour, is_broken, is_unknown, pod_status, terminated
@@ -42,6 +43,8 @@ class Host:
     boot: int = 1
     reachable: bool = True
     """Whether its kubelet reaches the API server."""
+    posture: Posture = field(default_factory=build_posture)
+    """As a scrub finds it."""
     reported: Object | None = None
     """The status that its kubelet reported last; what others write into it meanwhile stays."""
 
@@ -329,7 +332,8 @@ class Hosts:
         gpus = sorted(host.visible)[: config.gpu_count]
         left = sum(other.alive and other.owner != "" for other in self.on(host.name))
         found = [self._look(host, number, left) for number in gpus]
-        report = build_report(config, **{"boot_id": host.boot_id, "gpus": found, **self.behaviour.scrub_changes})
+        seen = {"boot_id": host.boot_id, "posture": host.posture, "gpus": found}
+        report = build_report(config, **{**seen, **self.behaviour.scrub_changes})
         if not self.behaviour.scrub_changes and not left:
             self.cleared.add((host.name, config.nonce))
             for number in gpus:

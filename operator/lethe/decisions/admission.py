@@ -4,7 +4,8 @@
 2. A job of a tenant that has used up its quota waits, and lets others pass.
 3. A node that the same tenant holds, whose pods' end is proved, is taken again without a scrub, unless isolation is
    `job` or a dataset demands a fresh scrub. Otherwise the smallest free node that is large enough. A drained node is
-   nobody's, and so is one whose GPUs are not those that were scrubbed.
+   nobody's, and so is one whose GPUs are not those that were scrubbed. A node whose posture, as its last scrub found
+   it, is not what the datasets' criticality demands is not for this job.
 4. A node that an admitted job is about to take is nobody else's.
 5. A job that finds no node waits, and those behind it may still find one.
 6. Who waits is told why, in one sentence, without the names of other tenants. Far behind in the queue it is a sentence
@@ -16,6 +17,7 @@ from functools import cached_property
 
 import msgspec
 
+from lethe.decisions.posture import REREAD, find_unmet, sentence
 from lethe.decisions.proof import is_idle
 from lethe.decisions.snapshot import Key, NodeFacts, Snapshot
 from lethe.decisions.validation import Accepted
@@ -118,7 +120,7 @@ def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Ad
             continue
         node = _choose(snapshot, job, accepted[key], fleet)
         if node is None:
-            waiting[key] = _explain(snapshot, job, tenant, fleet)
+            waiting[key] = _explain(snapshot, job, accepted[key], fleet)
             if accepted[key].needs_fresh_scrub(snapshot):
                 want_scrub.add(tenant.metadata.name)
             continue
@@ -176,15 +178,22 @@ def _gpus_in_use(snapshot: Snapshot) -> dict[str, int]:
 
 
 def _choose(snapshot: Snapshot, job: SecureTrainingJob, accepted: Accepted, fleet: _Fleet) -> str | None:
-    candidates: list[tuple[int, int, str]] = []
-    for node, facts in fleet.idle:
-        if not _fits(job, node, facts):
-            continue
-        if node.status.phase == NodePhase.FREE:
-            candidates.append((1, node.status.gpu_count, node.metadata.name))
-        elif _is_reusable(snapshot, node, accepted):
-            candidates.append((0, node.status.gpu_count, node.metadata.name))
+    demanded = accepted.demanded_posture(snapshot)
+    candidates = [
+        (node.status.phase == NodePhase.FREE, node.status.gpu_count, node.metadata.name)
+        for node in _offers(snapshot, job, accepted, fleet)
+        if not find_unmet(node.status.posture, demanded)
+    ]
     return min(candidates)[2] if candidates else None
+
+
+def _offers(snapshot: Snapshot, job: SecureTrainingJob, accepted: Accepted, fleet: _Fleet) -> list[GPUNode]:
+    """Return the idle nodes that a job could have, whatever their posture."""
+    return [
+        node
+        for node, facts in fleet.idle
+        if _fits(job, node, facts) and (node.status.phase == NodePhase.FREE or _is_reusable(snapshot, node, accepted))
+    ]
 
 
 def _is_sound(node: GPUNode, facts: NodeFacts) -> bool:
@@ -216,17 +225,39 @@ def _is_reusable(snapshot: Snapshot, node: GPUNode, accepted: Accepted) -> bool:
     )
 
 
-def _explain(snapshot: Snapshot, job: SecureTrainingJob, tenant: Tenant, fleet: _Fleet) -> Waiting:
+def _explain(snapshot: Snapshot, job: SecureTrainingJob, accepted: Accepted, fleet: _Fleet) -> Waiting:
     nodes = fleet.large(job.spec.gpus_per_replica)
     if not nodes:
         return Waiting(
             reason=reasons.NO_GPU_NODE,
             message="no GPU node is under Lethe's custody; the provider enrols one with `lethe node enrol NODE`",
         )
-    parts = [f"{node.metadata.name} {_state(snapshot, node, tenant, fleet.taken)}" for node in nodes[:_NAMED_NODES]]
+    # What is offered and was not chosen has another posture than is demanded. It comes first: no end of a job helps.
+    demanded = accepted.demanded_posture(snapshot)
+    barred = {
+        node.metadata.name: sentence(find_unmet(node.status.posture, demanded))
+        for node in _offers(snapshot, job, accepted, fleet)
+    }
+    named = sorted(nodes, key=lambda node: node.metadata.name not in barred)[:_NAMED_NODES]
+    alike: dict[str, list[str]] = {}
+    for node in named:
+        if (unmet := barred.get(node.metadata.name)) is not None:
+            alike.setdefault(unmet, []).append(node.metadata.name)
+    parts = [
+        f"{' and '.join(names)} {'does' if len(names) == 1 else 'do'} not pass {unmet}"
+        for unmet, names in alike.items()
+    ]
+    parts += [
+        f"{node.metadata.name} {_state(snapshot, node, accepted.tenant, fleet.taken)}"
+        for node in named
+        if node.metadata.name not in barred
+    ]
     if len(nodes) > _NAMED_NODES:
         parts.append(f"and {len(nodes) - _NAMED_NODES} more")
-    return Waiting(reason=reasons.WAITING_FOR_NODE, message=f"waits for a GPU node: {', '.join(parts)}")
+    return Waiting(
+        reason=reasons.POSTURE_UNMET if barred else reasons.WAITING_FOR_NODE,
+        message=f"waits for a GPU node: {', '.join(parts)}{f'; {REREAD}' if barred else ''}",
+    )
 
 
 def _state(snapshot: Snapshot, node: GPUNode, tenant: Tenant, taken: set[str]) -> str:

@@ -83,6 +83,7 @@ CHAIN: Final[tuple[tuple[str, Check], ...]] = (
     ("criticality", release_ground.criticality_known),
     ("criticality-scheme", release_ground.criticality_scheme),
     ("scrub-fresh", release_ground.scrub_fresh),
+    ("posture", release_ground.posture_met),  # as the scrub found the node, by its receipt
     # the key, and how often it went out
     ("tenant-key", release_ground.tenant_key_exists),  # deleting the TenantKey revokes
     ("tenant-key-version", release_ground.tenant_key_versions),

@@ -15,6 +15,7 @@ from lethe.decisions.evidence import (
     status_of,
     tenant_of,
 )
+from lethe.decisions.posture import find_unmet, sentence
 from lethe.decisions.receipts import is_valid_for
 from lethe.formats.podhash import pod_hash
 from lethe.formats.quantity import parse_time
@@ -217,6 +218,18 @@ def scrub_fresh(evidence: Evidence) -> Finding | None:
     return Finding(
         f"criticality {criticality} demands a scrub right before each job, but node {evidence.identity.node} had "
         "another job since its last scrub"
+    )
+
+
+def posture_met(evidence: Evidence) -> Finding | None:
+    """The signed receipt is the authority, not the ledger's copy."""
+    criticality = present(evidence.dataset).spec.criticality
+    unmet = find_unmet(predicate_of(evidence).report.posture, evidence.criticalities[criticality].posture)
+    if not unmet:
+        return None
+    return Finding(
+        f"criticality {criticality} demands what node {evidence.identity.node} did not show at its last scrub "
+        f"({_last_receipt(evidence).name}): {sentence(unmet)}"
     )
 
 

@@ -131,6 +131,7 @@ def _judge(case: NodeCase, scrub: ScrubState, pod: PodFacts) -> None:
         f"{len(clearance.gpus)} GPUs were scrubbed and verified (coverage {clearance.coverage:.2%}); receipt "
         f"{receipt.name}",
         gpus=clearance.gpus,
+        posture=result.report.posture,
         conditions=known_past(case),
         last_receipt=LastReceipt(
             name=receipt.name, sha256=receipt.sha256, epoch=case.old.epoch, boot_id=case.old.boot_id

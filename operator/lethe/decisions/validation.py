@@ -33,6 +33,16 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
             for dataset in self.datasets
         )
 
+    def demanded_posture(self, snapshot: Snapshot) -> frozenset[str]:
+        """Return the posture checks that the node must pass."""
+        rules = snapshot.config.criticalities
+        return frozenset(
+            check
+            for dataset in self.datasets
+            if (rule := rules.get(dataset.spec.criticality)) is not None
+            for check in rule.posture
+        )
+
 
 def validate_job(snapshot: Snapshot, job: SecureTrainingJob) -> Accepted:
     """Return tenant and datasets of a job that may run; raise ResourceError."""

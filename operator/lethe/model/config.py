@@ -3,6 +3,7 @@
 from typing import Literal
 
 from lethe.model.names import GPU_PRESENT_LABEL, SYSTEM_NAMESPACE
+from lethe.model.posture import POSTURE_CHECKS
 from lethe.model.resources import Criticality, Resource, Scheme
 
 
@@ -14,6 +15,14 @@ class CriticalityRule(Resource, frozen=True, kw_only=True):
     """Releases to one pod, counted per dataset: 1 is the first, the others are reruns of its init container."""
     fresh_scrub: bool = False
     """The node must have been scrubbed after its last holder of any job, the same tenant's included."""
+    posture: tuple[str, ...] = ()
+    """Names of POSTURE_CHECKS: what the node's last scrub must have found good."""
+
+    def __post_init__(self) -> None:
+        """Refuse a check that does not exist: it would be demanded, and hold of no node."""
+        for name in self.posture:
+            if name not in POSTURE_CHECKS:
+                raise ValueError(f"there is no posture check {name!r}, expected one of {', '.join(POSTURE_CHECKS)}")
 
 
 Criticalities = dict[Criticality, CriticalityRule]

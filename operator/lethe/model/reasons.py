@@ -33,6 +33,7 @@ SECRET_NOT_FOUND: Final = "SecretNotFound"
 QUOTA_EXCEEDED: Final = "QuotaExceeded"
 WAITING_FOR_NODE: Final = "WaitingForNode"
 NO_GPU_NODE: Final = "NoGPUNode"
+POSTURE_UNMET: Final = "PostureUnmet"
 ADMITTED: Final = "Admitted"
 SUSPENDED: Final = "Suspended"
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from lethe.model.phases import JobPhase, NodePhase
+from lethe.model.posture import Posture
 
 Criticality = Literal["standard", "sensitive", "critical"]
 Scheme = Literal["provider"]
@@ -307,6 +308,8 @@ class NodeStatus(Resource, frozen=True, kw_only=True):
     previous_holder: PastHolder | None = None
     scrub: ScrubState | None = None
     last_receipt: LastReceipt | None = None
+    posture: Posture | None = None
+    """As the last verified scrub found it; its receipt has it, too."""
     quarantine: Quarantine | None = None
     override: OverrideRecord | None = None
     former_name: str = ""

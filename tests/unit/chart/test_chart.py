@@ -14,6 +14,7 @@ import yaml
 from lethe.controller.setup.policies import read_policies
 from lethe.model import names
 from lethe.model.config import KeyserviceConfig, OperatorConfig
+from lethe.model.posture import POSTURE_CHECKS
 from tests.cluster import tools
 
 Object = dict[str, Any]
@@ -115,6 +116,21 @@ def test_values_reach_the_operator() -> None:
     policies = one(objects, "ConfigMap", "lethe-policies")["data"]
     assert "['kube-system','monitoring','lethe-system']" in policies["bind.yaml"]
     assert "@sha256:[0-9a-f]{64}" in policies["jobs.yaml"]
+
+
+def test_levels_demand_more_of_a_node_from_one_to_the_next(objects: list[Object]) -> None:
+    for name, type_ in (("lethe-operator", OperatorConfig), ("lethe-keyservice", KeyserviceConfig)):
+        levels = msgspec.convert(config(objects, name), type_).criticalities
+        standard, sensitive, critical = (set(levels[each].posture) for each in ("standard", "sensitive", "critical"))
+        assert standard < sensitive < critical
+        assert not standard and "swapOff" in sensitive
+
+
+def test_the_schema_knows_every_posture_check() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    rule = schema["definitions"]["criticalityRule"]["properties"]
+    assert tuple(rule["posture"]["items"]["enum"]) == POSTURE_CHECKS
+    assert all(check in (CHART / "values.yaml").read_text() for check in POSTURE_CHECKS)
 
 
 def test_crds_are_kept_and_are_the_projects_own(objects: list[Object]) -> None:
@@ -334,6 +350,7 @@ def test_the_key_services_volume(persistence: Object, volume: Object, claims: in
         ({"scrub": {"timeoutSeconds": "long"}}, "/scrub/timeoutSeconds"),
         ({"criticality": {"standard": {"schemes": ["none"], "maxReleases": 1, "freshScrub": False}}}, "/criticality"),
         ({"criticality": {"secret": {}}}, "/criticality"),
+        ({"criticality": {"critical": {"posture": ["swapoff"]}}}, "/criticality/critical/posture/0"),
         ({"keyservice": {"persistence": {"size": "big"}}}, "/keyservice/persistence/size"),
         (
             {

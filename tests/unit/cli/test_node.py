@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from lethe.adapters import kube
 from lethe.cli import node
 from lethe.model.errors import LetheError, UsageError
+from lethe.model.posture import POSTURE_CHECKS
+from tests.common.scrubs import build_posture
 from tests.simulation.api_server import ApiServer, ManualClock
 
 STATUS = {
@@ -159,6 +162,29 @@ def test_show_tells_what_was_seen_and_what_to_do(server: ApiServer) -> None:
         "PastUnknown True: nobody knows",
     ):
         assert words in output
+
+
+def test_show_tells_each_check_its_value_and_whether_it_is_good(server: ApiServer) -> None:
+    posture = build_posture(swap="/dev/sda2", lockdown=None)
+    set_status(server, posture=msgspec.to_builtins(posture))
+    lines = run("show", "gpu-1").output.splitlines()
+
+    def told(check: str) -> str:
+        (line,) = [line for line in lines if f" {check}: " in line]
+        return line.split(": ", 1)[1].strip()
+
+    assert told("eccOn") == "on, good"
+    assert told("coreDumpsOff") == "|/bin/false, good"
+    assert told("swapOff").startswith("/dev/sda2, not good, expected off: run `swapoff -a`")
+    assert told("lockdown").startswith("unknown, not good, expected integrity or confidentiality: ")
+    assert all(told(check) for check in POSTURE_CHECKS)
+    assert any("kernel 6.8.0, driver 575.0, transparent huge pages madvise" in line for line in lines)
+    assert any("RmProfilingAdminOnly=1" in line for line in lines)
+
+
+def test_show_says_where_no_posture_is_known(server: ApiServer) -> None:
+    set_status(server)
+    assert "unknown: no scrub has recorded it" in run("show", "gpu-1").output
 
 
 def test_an_unknown_node_is_named(server: ApiServer) -> None:

@@ -23,6 +23,7 @@ from tests.common.release import (
     build_receipts,
     build_tenant,
 )
+from tests.common.scrubs import build_posture
 
 RETRYABLE = {"challenge", "keyfetch-running", "keyfetch-image", "job-admitted", "job-pod"}
 CHALLENGE = Challenge(namespace=NAMESPACE, job_uid=JOB_UID, pod_uid=POD_UID_, public_key="an ephemeral key")
@@ -251,6 +252,24 @@ NEGATIVES: list[tuple[str, str, Callable[[Cluster], None], dict[str, Any]]] = [
         both(CRITICAL, at("gpu_node", "status", "previousHolder", value={**PAST, "until": "soon"})),
         {},
     ),
+    (
+        "posture that fails a demanded check",
+        "posture",
+        both(CRITICAL, with_receipt(posture=build_posture(swap="/dev/sda2"))),
+        {},
+    ),
+    ("posture that is unknown", "posture", both(CRITICAL, with_receipt(posture=build_posture(ecc=None))), {}),
+    ("receipt without posture", "posture", both(CRITICAL, with_receipt(posture=None)), {}),
+    (
+        "posture that is good in the ledger alone",
+        "posture",
+        both(
+            CRITICAL,
+            with_receipt(posture=build_posture(ecc=False)),
+            at("gpu_node", "status", "posture", value=msgspec.to_builtins(build_posture())),
+        ),
+        {},
+    ),
     ("tenant key deleted", "tenant-key", without("tenant_key"), {}),
     ("key of another tenant", "tenant-key-version", nothing, {"key_versions": frozenset()}),
     ("version not made yet", "tenant-key-version", nothing, {"claim": build_claim(versions=((1, 1), (2, 2)))}),
@@ -309,6 +328,10 @@ def test_a_scheme_of_a_newer_version_is_refused() -> None:
         pytest.param(nothing, {"releases": 1}, id="rerun within the limit"),
         pytest.param(nothing, {"other_jobs": 5}, id="same tenant's earlier jobs where no fresh scrub is demanded"),
         pytest.param(CRITICAL, {}, id="fresh scrub"),
+        pytest.param(with_receipt(posture=None), {}, id="no posture where none is demanded"),
+        pytest.param(
+            both(CRITICAL, with_receipt(posture=build_posture(ksm="on"))), {}, id="another posture than is demanded"
+        ),
         pytest.param(
             both(CRITICAL, at("gpu_node", "status", "previousHolder", value={**PAST, "until": "2030-01-02T03:00:00Z"})),
             {},

@@ -8,7 +8,7 @@ from lethe.decisions.actions import IssueReceipt
 from lethe.decisions.scrubbing import scrub_config
 from lethe.decisions.snapshot import IssuedReceipt, PodFacts, ScrubResult, Snapshot
 from lethe.model.phases import NodePhase
-from tests.common.scrubs import build_report, build_summary
+from tests.common.scrubs import build_posture, build_report, build_summary
 from tests.unit.decisions.worlds import ENDED, LONG_AGO, NODE, RECENTLY, RUNNING, decide, ledger, pod, world
 
 NONCE = "5a" * 32
@@ -44,6 +44,12 @@ def test_a_verified_receipt_frees_the_node() -> None:
     status, _ = decide(scrubbed(issued=receipt()))
     assert status.phase == NodePhase.FREE
     assert status.last_receipt is not None and status.last_receipt.sha256 == "77"
+
+
+def test_the_ledger_says_which_posture_the_scrub_found() -> None:
+    found = build_posture(swap="/dev/sda2")
+    status, _ = decide(scrubbed({"posture": found}, issued=receipt()))
+    assert (status.phase, status.posture) == (NodePhase.FREE, found)
 
 
 def test_the_receipt_comes_first() -> None:
