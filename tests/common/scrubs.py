@@ -62,7 +62,7 @@ def build_posture(**changes: Any) -> Posture:
         driver="575.0",
         ksm="off",
         swap="off",
-        core_pattern="|/bin/false",
+        core_dumps="pipe /bin/false",
         transparent_hugepages="madvise",
         hugepages=0,
         ptrace_scope=1,

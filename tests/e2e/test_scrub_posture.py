@@ -40,7 +40,7 @@ def checks_of(world: World, *, passed: bool) -> list[str]:
 
 def test_scrub_posture_is_shown(world: World) -> None:
     wide = world.provider.kubectl()("get", "gpunodes", "--output=wide").splitlines()
-    for column in ("KERNEL", "SWAP", "COREPATTERN", "KSM", "PTRACE", "LOCKDOWN", "IOMMU", "ECC", "SCRUBONFREE"):
+    for column in ("KERNEL", "SWAP", "COREDUMPS", "KSM", "PTRACE", "LOCKDOWN", "IOMMU", "ECC", "SCRUBONFREE"):
         assert column in wide[0].split()
     for node in find_all(world.provider.kubectl(), "gpunodes"):
         (row,) = [line for line in wide[1:] if line.split()[0] == node["metadata"]["name"]]

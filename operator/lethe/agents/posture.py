@@ -16,6 +16,7 @@ from lethe.model.posture import Posture
 from lethe.model.scrub import GpuFacts
 
 _KSM: Final = {"0": "off", "1": "on", "2": "unmerged"}
+_CORE_KINDS: Final = {"|": "pipe", "@": "socket"}
 _CHOSEN: Final = re.compile(r"\[([\w-]+)\]")
 _SWAPS_HEADING: Final = "Filename"
 _PCI_ADDRESS: Final = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}:[0-9a-f]{2}\.[0-7])", re.IGNORECASE)
@@ -42,7 +43,7 @@ def read_posture(
         driver=driver,
         ksm=_KSM.get(_read(paths.kernel / "mm/ksm/run") or ""),
         swap=_read_swap(paths.proc / "swaps"),
-        core_pattern=_read_core_pattern(sysctl / "kernel"),
+        core_dumps=_read_core_dumps(sysctl / "kernel"),
         transparent_hugepages=_chosen(_read(paths.kernel / "mm/transparent_hugepage/enabled")),
         hugepages=_number(_read(sysctl / "vm/nr_hugepages")),
         ptrace_scope=_number(_read(sysctl / "kernel/yama/ptrace_scope")),
@@ -80,14 +81,16 @@ def _read_swap(file: Path) -> str | None:
     return ", ".join(line.split()[0] for line in lines[1:] if line.strip()) or "off"
 
 
-def _read_core_pattern(folder: Path) -> str | None:
-    """Return the pattern that takes effect: `core_uses_pid` adds to it what it lacks, to an empty one too."""
+def _read_core_dumps(folder: Path) -> str | None:
+    """Return where the pattern leads that takes effect: `core_uses_pid` adds to a file's name, to an empty one too."""
     pattern, uses_pid = _read(folder / "core_pattern"), _read(folder / "core_uses_pid")
     if pattern is None or uses_pid is None:
         return None
-    if uses_pid != "0" and not pattern.startswith("|") and "%p" not in pattern:
-        return f"{pattern}.%p"
-    return pattern
+    if (kind := _CORE_KINDS.get(pattern[:1])) is not None:
+        return f"{kind} {pattern[1:].strip()}"
+    if uses_pid != "0" and "%p" not in pattern:
+        pattern += ".%p"
+    return f"file {pattern}" if pattern else "off"
 
 
 def _read_iommu(sys: Path, gpus: Iterable[GpuFacts]) -> str | None:

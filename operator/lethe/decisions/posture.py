@@ -21,7 +21,11 @@ REREAD: Final = (
 )
 """What ends a wait for a posture."""
 
-_NO_DUMPS: Final = ("", "/dev/null", "|/bin/false", "|/usr/bin/false", "|/bin/true", "|/usr/bin/true")
+_NO_DUMPS: Final = (
+    "off",
+    "file /dev/null",
+    *("pipe /bin/false", "pipe /usr/bin/false", "pipe /bin/true", "pipe /usr/bin/true"),
+)
 _TRANSLATED: Final = {"DMA", "DMA-FQ"}
 _LONGEST: Final = 60
 
@@ -78,8 +82,6 @@ def _word(value: str | int | bool | None) -> str:
             return "unknown"
         case bool():
             return "on" if value else "off"
-        case "":
-            return "none"
         case _:
             text = str(value)
             return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
@@ -94,9 +96,9 @@ _CHECKS: Final = {
         advice="run `swapoff -a` and take swap out of /etc/fstab",
     ),
     "coreDumpsOff": _Check(
-        found=lambda node: node.core_pattern,
-        passes=lambda pattern: pattern in _NO_DUMPS,
-        expected="none, /dev/null or |/bin/false",
+        found=lambda node: node.core_dumps,
+        passes=lambda target: target in _NO_DUMPS,
+        expected="off, file /dev/null or pipe /bin/false",
         advice="set kernel.core_pattern=|/bin/false in /etc/sysctl.d",
     ),
     # how long a write takes tells whether somebody else has an equal page

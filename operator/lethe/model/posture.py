@@ -33,8 +33,8 @@ class Posture(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     """Merging of equal pages: off, on, or unmerged (off, and what was merged is apart again)."""
     swap: str | None = None
     """off, or the devices and files that memory may be written to."""
-    core_pattern: str | None = None
-    """Where the memory of a program that crashes is written; empty: nowhere."""
+    core_dumps: str | None = None
+    """Where the memory of a program that crashes is written: off, or `file`, `pipe` or `socket` and its name."""
     transparent_hugepages: str | None = None
     hugepages: int | None = None
     """Huge pages that are set aside (vm.nr_hugepages)."""

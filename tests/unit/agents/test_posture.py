@@ -52,7 +52,7 @@ GOOD = Posture(
     driver="575.57.08",
     ksm="off",
     swap="off",
-    core_pattern="|/bin/false",
+    core_dumps="pipe /bin/false",
     transparent_hugepages="madvise",
     hugepages=16,
     ptrace_scope=1,
@@ -121,9 +121,10 @@ def test_a_node_that_shows_nothing_is_unknown(tmp_path: Path) -> None:
          "/dev/sda2, /swap\\040file"),
         ("proc/swaps", "", "swap", None),
         ("proc/swaps", "/dev/sda2  partition 8388604 0 -2\n", "swap", None),
-        (f"{SYSCTL}/core_pattern", "core\n", "core_pattern", "core"),
-        (f"{SYSCTL}/core_pattern", "\n", "core_pattern", ""),
-        (f"{SYSCTL}/core_uses_pid", "1\n", "core_pattern", "|/bin/false"),
+        (f"{SYSCTL}/core_pattern", "core\n", "core_dumps", "file core"),
+        (f"{SYSCTL}/core_pattern", "\n", "core_dumps", "off"),
+        (f"{SYSCTL}/core_pattern", "@/run/cores\n", "core_dumps", "socket /run/cores"),
+        (f"{SYSCTL}/core_uses_pid", "1\n", "core_dumps", "pipe /bin/false"),
         (f"{SYSCTL}/yama/ptrace_scope", "0\n", "ptrace_scope", 0),
         (f"{SYSCTL}/yama/ptrace_scope", "some\n", "ptrace_scope", None),
         ("proc/sys/vm/nr_hugepages", "0\n", "hugepages", 0),
@@ -143,8 +144,8 @@ FIELD_OF_FILE = {
     LOCKDOWN: "lockdown",
     "proc/swaps": "swap",
     f"{SYSCTL}/osrelease": "kernel",
-    f"{SYSCTL}/core_pattern": "core_pattern",
-    f"{SYSCTL}/core_uses_pid": "core_pattern",
+    f"{SYSCTL}/core_pattern": "core_dumps",
+    f"{SYSCTL}/core_uses_pid": "core_dumps",
     f"{SYSCTL}/yama/ptrace_scope": "ptrace_scope",
     "proc/sys/vm/nr_hugepages": "hugepages",
     TYPES[0]: "iommu",
@@ -169,9 +170,9 @@ def test_what_cannot_be_read_is_unknown_and_nothing_else_is(host: Host, file: st
 def test_a_core_pattern_that_gets_the_process_id_is_not_empty(host: Host) -> None:
     host.write(f"{SYSCTL}/core_uses_pid", "1\n")
     host.write(f"{SYSCTL}/core_pattern", "\n")
-    assert host.read().core_pattern == ".%p"
+    assert host.read().core_dumps == "file .%p"
     host.write(f"{SYSCTL}/core_pattern", "core.%p\n")
-    assert host.read().core_pattern == "core.%p"
+    assert host.read().core_dumps == "file core.%p"
 
 
 def test_without_a_unit_there_is_no_iommu(host: Host) -> None:

@@ -174,7 +174,7 @@ def test_show_tells_each_check_its_value_and_whether_it_is_good(server: ApiServe
         return line.split(": ", 1)[1].strip()
 
     assert told("eccOn") == "on, good"
-    assert told("coreDumpsOff") == "|/bin/false, good"
+    assert told("coreDumpsOff") == "pipe /bin/false, good"
     assert told("swapOff").startswith("/dev/sda2, not good, expected off: run `swapoff -a`")
     assert told("lockdown").startswith("unknown, not good, expected integrity or confidentiality: ")
     assert all(told(check) for check in POSTURE_CHECKS)

@@ -12,10 +12,10 @@ from tests.common.scrubs import build_posture
 
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("swapOff", {"swap": "/dev/sda2"}),
-    ("coreDumpsOff", {"core_pattern": "core"}),
-    ("coreDumpsOff", {"core_pattern": "core.%p"}),
-    ("coreDumpsOff", {"core_pattern": "|/usr/share/apport/apport -p%p"}),
-    ("coreDumpsOff", {"core_pattern": "/bin/false"}),
+    ("coreDumpsOff", {"core_dumps": "file core"}),
+    ("coreDumpsOff", {"core_dumps": "file off"}),
+    ("coreDumpsOff", {"core_dumps": "pipe /usr/share/apport/apport -p%p"}),
+    ("coreDumpsOff", {"core_dumps": "file /bin/false"}),
     ("ksmOff", {"ksm": "on"}),
     ("ptraceRestricted", {"ptrace_scope": 0}),
     ("lockdown", {"lockdown": "none"}),
@@ -29,7 +29,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 ]
 UNKNOWN: list[tuple[str, dict[str, Any]]] = [
     ("swapOff", {"swap": None}),
-    ("coreDumpsOff", {"core_pattern": None}),
+    ("coreDumpsOff", {"core_dumps": None}),
     ("ksmOff", {"ksm": None}),
     ("ptraceRestricted", {"ptrace_scope": None}),
     ("lockdown", {"lockdown": None}),
@@ -49,9 +49,9 @@ def test_a_good_node_passes_every_check() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"core_pattern": ""},
-        {"core_pattern": "/dev/null"},
-        {"core_pattern": "|/usr/bin/true"},
+        {"core_dumps": "off"},
+        {"core_dumps": "file /dev/null"},
+        {"core_dumps": "pipe /usr/bin/true"},
         {"ksm": "unmerged"},
         {"ptrace_scope": 3},
         {"lockdown": "confidentiality"},
@@ -99,8 +99,8 @@ def test_who_is_refused_is_told_what_was_found_what_was_expected_and_what_to_do(
 
 
 def test_a_long_value_is_cut() -> None:
-    (unmet,) = find_unmet(build_posture(core_pattern="|/" + "x" * 200), ("coreDumpsOff",))
-    assert len(unmet.found) < 80 and unmet.found.startswith("|/xx")
+    (unmet,) = find_unmet(build_posture(core_dumps="pipe /" + "x" * 200), ("coreDumpsOff",))
+    assert len(unmet.found) < 80 and unmet.found.startswith("pipe /xx")
 
 
 def test_a_check_that_does_not_exist_is_refused_by_name() -> None:
