@@ -15,7 +15,7 @@ MUTANTS = [
     Mutant(
         "give a node whatever its posture",
         "decisions/admission.py",
-        "if not find_unmet(node.status.posture, demanded)",
+        "if not fleet.unmet(node, demanded)",
         "if True",
     ),
     Mutant(

@@ -14,10 +14,11 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import islice
 
 import msgspec
 
-from lethe.decisions.posture import REREAD, find_unmet, sentence
+from lethe.decisions.posture import REREAD, Judgement, find_unmet, sentence
 from lethe.decisions.proof import is_idle
 from lethe.decisions.snapshot import Key, NodeFacts, Snapshot
 from lethe.decisions.validation import Accepted
@@ -68,6 +69,7 @@ class _Fleet:
         self.taken = taken
         self._managed = {name: node for name, node in sorted(snapshot.gpu_nodes.items()) if node.spec.managed}
         self._large: dict[int, list[GPUNode]] = {}
+        self._unmet: dict[tuple[str, frozenset[str]], list[Judgement]] = {}
         self.idle = [
             (node, facts)
             for name, node in self._managed.items()
@@ -88,6 +90,13 @@ class _Fleet:
             nodes = list(self._managed.values())
             self._large[gpus] = [node for node in nodes if node.status.gpu_count >= gpus] or nodes
         return self._large[gpus]
+
+    def unmet(self, node: GPUNode, demanded: frozenset[str]) -> list[Judgement]:
+        """Return the posture checks of these that a node does not pass."""
+        key = (node.metadata.name, demanded)
+        if key not in self._unmet:
+            self._unmet[key] = find_unmet(node.status.posture, demanded)
+        return self._unmet[key]
 
 
 def decide_admission(snapshot: Snapshot, accepted: Mapping[Key, Accepted]) -> Admission:
@@ -182,7 +191,7 @@ def _choose(snapshot: Snapshot, job: SecureTrainingJob, accepted: Accepted, flee
     candidates = [
         (node.status.phase == NodePhase.FREE, node.status.gpu_count, node.metadata.name)
         for node in _offers(snapshot, job, accepted, fleet)
-        if not find_unmet(node.status.posture, demanded)
+        if not fleet.unmet(node, demanded)
     ]
     return min(candidates)[2] if candidates else None
 
@@ -234,23 +243,19 @@ def _explain(snapshot: Snapshot, job: SecureTrainingJob, accepted: Accepted, fle
         )
     # What is offered and was not chosen has another posture than is demanded. It comes first: no end of a job helps.
     demanded = accepted.demanded_posture(snapshot)
-    barred = {
-        node.metadata.name: sentence(find_unmet(node.status.posture, demanded))
-        for node in _offers(snapshot, job, accepted, fleet)
-    }
-    named = sorted(nodes, key=lambda node: node.metadata.name not in barred)[:_NAMED_NODES]
+    offers = _offers(snapshot, job, accepted, fleet)
+    barred = {node.metadata.name for node in offers}
+    others = (node for node in nodes if node.metadata.name not in barred)
     alike: dict[str, list[str]] = {}
-    for node in named:
-        if (unmet := barred.get(node.metadata.name)) is not None:
-            alike.setdefault(unmet, []).append(node.metadata.name)
+    for node in offers[:_NAMED_NODES]:
+        alike.setdefault(sentence(fleet.unmet(node, demanded)), []).append(node.metadata.name)
     parts = [
         f"{' and '.join(names)} {'does' if len(names) == 1 else 'do'} not pass {unmet}"
         for unmet, names in alike.items()
     ]
     parts += [
         f"{node.metadata.name} {_state(snapshot, node, accepted.tenant, fleet.taken)}"
-        for node in named
-        if node.metadata.name not in barred
+        for node in islice(others, max(0, _NAMED_NODES - len(offers)))
     ]
     if len(nodes) > _NAMED_NODES:
         parts.append(f"and {len(nodes) - _NAMED_NODES} more")
