@@ -25,8 +25,12 @@ def check_rest(server: ApiServer, tenants: Collection[str]) -> None:
         if status["phase"] == "Queued" and waits:
             assert job["spec"]["gpusPerReplica"] > free, f"job {name} waits beside a free node: {status['message']}"
         elif status["phase"] not in (*_ENDED, "Queued"):
-            quarantined = nodes.get(status.get("node", ""), {}).get("phase") == "Quarantined"
-            assert quarantined, f"job {name} stays {status['phase']}: {status['message']}"
+            assert any(
+                node["phase"] == "Quarantined"
+                and (node.get("holder") or {}).get("jobUid") == job["metadata"]["uid"]
+                and held_by in status["message"]
+                for held_by, node in nodes.items()
+            ), f"job {name} stays {status['phase']}: {status['message']}"
     held = {uid for status in nodes.values() for uid in (status.get("holder") or {}).get("podUids", ())}
     for pod in server.all(kube.POD, labels=f"{names.LABEL_ROLE}={names.ROLE_TRAIN}"):
         metadata = pod["metadata"]

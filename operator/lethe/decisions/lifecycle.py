@@ -36,6 +36,7 @@ from lethe.decisions.actions import (
 )
 from lethe.decisions.admission import Admission
 from lethe.decisions.conditions import find_condition, with_condition
+from lethe.decisions.ledger import some
 from lethe.decisions.outcome import Outcome, Progress, has_trained, read_outcome, read_progress, until_slow
 from lethe.decisions.proof import has_kubelet_proof
 from lethe.decisions.snapshot import PodFacts, Snapshot
@@ -132,7 +133,7 @@ class _Case:
     @property
     def has_left(self) -> bool:
         """Say whether no node and no living or unrecorded pod is in the job's hands."""
-        return not self.snapshot.is_held(self.job) and not any(pod.is_guarded for pod in self.pods)
+        return not self.snapshot.nodes_held_by(self.job) and not any(pod.is_guarded for pod in self.pods)
 
 
 def decide_job(
@@ -414,4 +415,5 @@ def _is_obtainable(case: _Case, node: GPUNode) -> bool:
 
 
 def _hands(case: _Case) -> str:
-    return f"the end of its pods on node {case.old.node} is proved" if case.old.node else "its pods have ended"
+    held = sorted(node.metadata.name for node in case.snapshot.nodes_held_by(case.job))
+    return f"the end of its pods on node {some(held)} is proved" if held else "its pods have ended"

@@ -238,9 +238,9 @@ class Snapshot(Facts, frozen=True, kw_only=True, dict=True):
         """Return the tenants that claim a namespace: one, if everything is right."""
         return self._tenants_by_namespace.get(namespace, [])
 
-    def is_held(self, job: SecureTrainingJob) -> bool:
-        """Say whether a node's ledger still names this job as its holder."""
-        return job.metadata.uid in self._holding_jobs
+    def nodes_held_by(self, job: SecureTrainingJob) -> list[GPUNode]:
+        """Return the nodes whose ledger names this job as the holder: of an earlier attempt too."""
+        return self._nodes_by_job.get(job.metadata.uid, [])
 
     def scrub_pod(self, name: str) -> PodFacts | None:
         """Return the scrub pod of this name, if it still exists."""
@@ -300,9 +300,10 @@ class Snapshot(Facts, frozen=True, kw_only=True, dict=True):
         return _grouped(self.tenants.values(), lambda tenant: tenant.spec.namespaces)
 
     @cached_property
-    def _holding_jobs(self) -> frozenset[str]:
-        return frozenset(
-            node.status.holder.job_uid for node in self.gpu_nodes.values() if node.status.holder is not None
+    def _nodes_by_job(self) -> dict[str, list[GPUNode]]:
+        return _grouped(
+            self.gpu_nodes.values(),
+            lambda node: [node.status.holder.job_uid] if node.status.holder is not None else [],
         )
 
     @cached_property

@@ -4,12 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from lethe.decisions.actions import LiftGate, WriteJobStatus
 from lethe.decisions.plan import decide
 from lethe.decisions.snapshot import ContainerFacts, GrantFacts
 from lethe.formats.quantity import format_time
-from lethe.model.names import CONTAINER_KEYFETCH, CONTAINER_OUTPUTS, GATE, JobUid, training_pod
+from lethe.model.names import CONTAINER_KEYFETCH, CONTAINER_OUTPUTS, GATE, JOB_FINALIZER, JobUid, training_pod
 from tests.unit.decisions.worlds import HOLDER, NODE, NOW, UID, job, ledger, pod, world
 
 JOB = "job-1"
@@ -82,3 +83,16 @@ def told(states: dict[str, tuple[Any, int]], age: float, *, phase: str) -> tuple
 def test_a_step_is_told_once_it_has_lasted(states: dict[str, tuple[Any, int]], phase: str, reason: str) -> None:
     assert told(states, 1, phase=phase) == ([], 2.0)
     assert told(states, 4, phase=phase)[0] == [reason]
+
+
+def test_a_deleted_job_names_every_node_that_it_still_holds() -> None:
+    """That of an earlier attempt too: its pod's end may be the one that nobody can prove."""
+    deleted = job(uid=JOB, pods=[RECORD])
+    metadata = structs.replace(deleted.metadata, deletion_timestamp="2030-01-02T03:04:05Z", finalizers=[JOB_FINALIZER])
+    deleted = structs.replace(deleted, metadata=metadata)
+    earlier = ledger("Quarantined", name="gpu-0", holder={**HOLDER, "jobUid": JOB, "podUids": ["gone"]})
+    now = ledger("Draining", holder={**HOLDER, "jobUid": JOB, "podUids": [UID]})
+    key = (metadata.namespace, metadata.name)
+    plan = decide(world(earlier, now, jobs={key: deleted}))
+    [written] = [action for action in plan.actions if isinstance(action, WriteJobStatus)]
+    assert written.status.message == f"is being deleted, once the end of its pods on node gpu-0, {NODE} is proved"
