@@ -9,6 +9,7 @@
 #   make soak STEPS=2000000 SEED=   the custody machine: steps of everything that may happen, over all cores
 #   make bench-control PART=bind    measure the control plane; without PART all of bind, closing, custody, decisions, restart
 #   make bench-scrub PART=passes    measure the scrub without a GPU; without PART all of scrubs, passes, image
+#   make bench-gpu                  measure the scrub on this machine's NVIDIA GPU
 #
 # CLUSTER=embedded|kind|current takes a cluster by name (without it: the one of KUBECONFIG, else kind where a Docker
 # engine answers, else embedded as root on Linux). KIND_NODE_IMAGE names kind's node image.
@@ -24,7 +25,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
 
-.PHONY: test lint unit apiserver simulation mutants e2e sweep soak bench-control bench-scrub cluster images tools down \
+.PHONY: test lint unit apiserver simulation mutants e2e sweep soak bench-control bench-scrub bench-gpu cluster images tools down \
 	demo demo-leak venv clean
 
 # The cluster's tests mostly wait: the others run beside them. Each suite's output comes when it has ended.
@@ -81,6 +82,10 @@ bench-control: tools
 # Writes docs/measurements/scrub.{json,md}; the part `scrubs` brings the test cluster up, and leaves it up.
 bench-scrub: tools
 	$(BIN)/python -m tests.performance scrub $(PART)
+
+# On a machine with an NVIDIA GPU that nobody uses; the suite of tests there: .venv/bin/python -m pytest -m gpu tests/gpu
+bench-gpu: venv
+	$(BIN)/python -m tests.performance gpu $(PART)
 
 cluster: venv
 	$(BIN)/python -m tests.cluster up

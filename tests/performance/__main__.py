@@ -1,6 +1,7 @@
-"""`python -m tests.performance control|scrub [PART ...]`: measure, and write docs/measurements/<benchmark>.*."""
+"""`python -m tests.performance control|scrub|gpu [PART ...]`: measure, and write docs/measurements."""
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from tests.cluster.errors import ClusterError
 from tests.cluster.folders import PROJECT
-from tests.performance import bind, closing, custody, decisions, image, passes, restart, scrubs
+from tests.performance import bind, closing, custody, decisions, gpu, image, passes, restart, scrubs
 from tests.performance.report import Part, Report
 
 _MEASUREMENTS = PROJECT / "docs" / "measurements"
@@ -23,6 +24,14 @@ _BENCHMARKS: dict[str, tuple[str, _Parts]] = {
             "custody": ("A job's node until it is Free again, and the operator's writes", custody.measure),
             "decisions": ("One decision of the operator", decisions.measure),
             "restart": ("The operator after a restart", restart.measure),
+        },
+    ),
+    "gpu": (
+        "",
+        {
+            "residue": ("What a process leaves", gpu.measure_residue),
+            "coverage": ("How much can be covered", gpu.measure_coverage),
+            "times": ("How long it takes", gpu.measure_times),
         },
     ),
     "scrub": (
@@ -47,7 +56,11 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     # Ended from outside, it still ends the servers that it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    report = Report(_MEASUREMENTS, chosen.benchmark, title)
+    try:
+        report = _open_report(chosen.benchmark, title)
+    except ClusterError as error:
+        print(f"performance: {error}", file=sys.stderr)
+        return 1
     for name in chosen.parts or parts:
         what, measure = parts[name]
         try:
@@ -57,6 +70,14 @@ def main() -> int:
             print(f"performance: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def _open_report(benchmark: str, title: str) -> Report:
+    """Return the report of a benchmark; that of a GPU is named after the GPU."""
+    if benchmark != "gpu":
+        return Report(_MEASUREMENTS, benchmark, title)
+    name = gpu.find_gpu().name
+    return Report(_MEASUREMENTS, re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"), f"The scrub on {name}: measured")
 
 
 if __name__ == "__main__":
