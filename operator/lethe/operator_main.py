@@ -28,13 +28,15 @@ from lethe.controller.health import serve_health
 from lethe.controller.leader import Leadership
 from lethe.controller.observe import Observer
 from lethe.controller.queue import Wakeups
+from lethe.controller.signing import SigningFiles
 from lethe.controller.watch import NodeFilter, WatchProbe, watch
 from lethe.crypto.derive import random_bytes
-from lethe.crypto.sign import Signer
 from lethe.model.config import OperatorConfig
 from lethe.model.errors import LetheError, UsageError
+from lethe.model.names import TRUST_RECEIPT_KEYS
 
 _RECEIPT_KEY = Path("/etc/lethe/receipt/private.pem")
+_TRUST = Path("/etc/lethe/trust") / TRUST_RECEIPT_KEYS
 _log = structlog.get_logger()
 
 
@@ -43,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Lethe's operator: custody of GPU nodes and secure training jobs.")
     parser.add_argument("--config", type=Path, required=True, help="YAML file with the operator's configuration")
     parser.add_argument("--receipt-key", type=Path, default=_RECEIPT_KEY, help="Ed25519 key (PEM) that signs receipts")
+    parser.add_argument("--receipt-trust", type=Path, default=_TRUST, help="list of the public keys of receipts")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     arguments = parser.parse_args()
     logging.basicConfig(level=arguments.log_level, format="%(levelname)s %(name)s: %(message)s")
@@ -56,14 +59,15 @@ def main() -> None:
     )
     try:
         config = _read_config(arguments.config)
-        signer = _read_signer(arguments.receipt_key)
-        asyncio.run(_run(config, signer))
+        signing = SigningFiles(arguments.receipt_key, arguments.receipt_trust)
+        signing.check()
+        asyncio.run(_run(config, signing))
     except LetheError as error:
         print(f"lethe operator: {error}", file=sys.stderr)
         sys.exit(1)
 
 
-async def _run(config: OperatorConfig, signer: Signer) -> None:
+async def _run(config: OperatorConfig, signing: SigningFiles) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -72,8 +76,8 @@ async def _run(config: OperatorConfig, signer: Signer) -> None:
     async with await Kube.connect() as api:
         identity = f"{socket.gethostname()}-{os.getpid()}-{random_bytes(4).hex()}"
         leadership = Leadership(api, identity, config.lease_seconds)
-        observer = Observer(api, clock, config, {signer.key_id: signer.public_key}, probe.read)
-        executor = Executor(api, leadership, clock, config, signer, metrics)
+        observer = Observer(api, clock, config, signing.trusted, probe.read)
+        executor = Executor(api, leadership, clock, config, signing.signer, metrics)
         cycle = Cycle(observer, executor, wakeups, config, clock, metrics)
         nodes = NodeFilter(config.gpu_node_label)
         health = await serve_health(cycle, leadership, probe, metrics, config)
@@ -113,13 +117,6 @@ def _read_config(path: Path) -> OperatorConfig:
         return msgspec.yaml.decode(path.read_bytes(), type=OperatorConfig)
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(f"{path} is no configuration of the operator: {error}") from error
-
-
-def _read_signer(path: Path) -> Signer:
-    try:
-        return Signer.from_pem(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"the receipt key cannot be read: {error}; the chart's hook makes it") from error
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lethe-setup", description="Steps that the chart's hooks take.")
     steps = parser.add_subparsers(dest="step", required=True)
-    steps.add_parser("keys", help="make the CA, the key service's certificate and the receipt key; keep what exists")
+    keys = steps.add_parser("keys", help="make CA, the key service's certificate and receipt key; keep what exists")
+    keys.add_argument("--receipt-key-version", type=int, default=1, help="replace a receipt key of an earlier version")
     policies = steps.add_parser("policies", help="apply the admission policies once every node is classified")
     policies.add_argument("--folder", type=Path, required=True, help="folder of YAML files")
     policies.add_argument("--timeout", type=float, default=180, help="seconds to wait for the operator")
@@ -47,7 +48,7 @@ async def _run(options: argparse.Namespace) -> None:
     async with await Kube.connect() as kube:
         match options.step:
             case "keys":
-                await make_keys(kube, datetime.now(UTC), _say)
+                await make_keys(kube, datetime.now(UTC), _say, options.receipt_key_version)
             case "policies":
                 namespaces = (*options.system_namespace, SYSTEM_NAMESPACE)
                 await apply_policies(kube, options.folder, namespaces, options.gpu_nodes, options.timeout, _say)

@@ -1,6 +1,5 @@
 """A key service on the loopback interface, over real TLS, in front of a cluster of objects."""
 
-import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ from lethe.adapters.keyservice import KeyserviceClient
 from lethe.crypto.hpke import PrivateKey, parse_public
 from lethe.formats.binding import Binding
 from lethe.formats.keyring import KEYRING_NAME, build_keyring
+from lethe.formats.receiptkeys import encode_receipt_keys
 from lethe.keyservice.server import DATABASE, Keyservice
 from lethe.keyservice.store import Store
 from lethe.model.config import KeyserviceConfig
 from lethe.model.names import TRUST_RECEIPT_KEYS
 from tests.common.certificates import Authority
-from tests.common.release import CRITICALITIES, DATASET_ID, KEY, NAMESPACE, SIGNER, TENANT_NAME, FakeKube
+from tests.common.release import CRITICALITIES, DATASET_ID, KEY, NAMESPACE, RECEIPT_KEYS, TENANT_NAME, FakeKube
 
 
 class Clock:
@@ -84,8 +84,7 @@ async def run_keyservice(folder: Path, kube: FakeKube, authority: Authority) -> 
 
 def write_trust(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    key = {"keyId": SIGNER.key_id, "version": 1, "publicKey": base64.b64encode(SIGNER.public_key).decode()}
-    (folder / TRUST_RECEIPT_KEYS).write_bytes(msgspec.json.encode([key]))
+    (folder / TRUST_RECEIPT_KEYS).write_text(encode_receipt_keys([*RECEIPT_KEYS.values()]))
 
 
 def build_binding(**changes: object) -> Binding:

@@ -25,13 +25,20 @@ from lethe.model.resources import (
     Tenant,
     TenantKey,
 )
-from tests.common.scrubs import build_config, build_envelope, build_posture, build_predicate, build_report
+from tests.common.scrubs import (
+    build_config,
+    build_envelope,
+    build_posture,
+    build_predicate,
+    build_report,
+    trusted_keys,
+)
 
 Object = dict[str, Any]
 Objects = list[Object]
 
 SIGNER = Signer.generate()
-RECEIPT_KEYS = {SIGNER.key_id: SIGNER.public_key}
+RECEIPT_KEYS = trusted_keys(SIGNER)
 NAMESPACE, TENANT_NAME = "acme", "acme"
 POD_NAME_, POD_UID_ = "lethe-digits-job-uid-1-0", "pod-uid"
 JOB_UID = JobUid("job-uid")

@@ -7,6 +7,7 @@ import msgspec
 from lethe.crypto.derive import sha256
 from lethe.crypto.sign import Signer
 from lethe.formats.receipt import build_statement, encode_report, envelope_sha256, seal_receipt
+from lethe.formats.receiptkeys import ReceiptKey, build_receipt_key
 from lethe.model.agentconfig import ScrubConfig
 from lethe.model.posture import Posture
 from lethe.model.resources import Envelope, PastHolder
@@ -146,6 +147,12 @@ def build_predicate(report: ScrubReport | None = None, **changes: Any) -> Receip
 
 def build_envelope(signer: Signer, predicate: ReceiptPredicate | None = None) -> Envelope:
     return seal_receipt(build_statement(predicate or build_predicate()), signer)
+
+
+def trusted_keys(*signers: Signer) -> dict[str, ReceiptKey]:
+    """Return a list of receipt keys, none of them retired."""
+    keys = [build_receipt_key(signer.public_key, version) for version, signer in enumerate(signers, 1)]
+    return {key.key_id: key for key in keys}
 
 
 def build_chain(signer: Signer, node: str = "gpu-1", epochs: tuple[int, ...] = (1, 2, 4)) -> list[Envelope]:

@@ -20,6 +20,7 @@ import msgspec
 
 from lethe.adapters.kube import Kube
 from lethe.crypto.sign import Signer
+from lethe.formats.receiptkeys import build_receipt_key, encode_receipt_keys
 from lethe.model.config import OperatorConfig
 from tests.apiserver.chart import install, program, render
 from tests.apiserver.server import serve
@@ -129,12 +130,15 @@ def _start(folder: Path, kubeconfig: Path) -> _Start:
 
 @contextmanager
 def _operator(folder: Path, kubeconfig: Path) -> Iterator[subprocess.Popen[bytes]]:
-    config, key = folder / "operator.json", folder / "receipt.pem"
+    config, key, trusted = folder / "operator.json", folder / "receipt.pem", folder / "receipt-keys.json"
+    signer = Signer.generate()
     config.write_bytes(msgspec.json.encode(OperatorConfig(image="lethe:test", health_port=_PORT, resync_seconds=2)))
-    key.write_bytes(Signer.generate().to_pem())
+    key.write_bytes(signer.to_pem())
+    trusted.write_text(encode_receipt_keys([build_receipt_key(signer.public_key, version=1)]))
+    files = ["--config", config, "--receipt-key", key, "--receipt-trust", trusted]
     with (folder / "operator.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lethe.operator_main", "--config", config, "--receipt-key", key],
+            [sys.executable, "-m", "lethe.operator_main", *files],
             env={**os.environ, "KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(PROJECT / "operator")},
             stdout=log,
             stderr=log,

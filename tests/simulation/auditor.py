@@ -31,9 +31,8 @@ from lethe.specs.fence import ROLE_GRANT, parse_names, parse_pod_uids
 from tests.simulation.api_server import ApiServer
 from tests.simulation.cluster import check_company
 from tests.simulation.hosts import FOREIGN, Hosts
-from tests.simulation.operators import SIGNER
+from tests.simulation.operators import KEYS
 
-_KEYS: Final = {SIGNER.key_id: SIGNER.public_key}
 _TERMINAL: Final = ("Succeeded", "Failed")
 _HELD: Final = ("Scrubbing", "Free", "Assigned")
 _GRANTS: Final = f"{names.LABEL_ROLE}={ROLE_GRANT}"
@@ -108,7 +107,7 @@ class Auditor:
         assert old == "Scrubbing", f"{node} went from {old} to Free"
         receipt = self._server.find(kube.RECEIPT, names.receipt(node, status["epoch"]))
         assert receipt is not None, f"{node} is Free without a receipt of epoch {status['epoch']}"
-        said = verify_receipt(msgspec.convert(receipt["spec"]["envelope"], Envelope), _KEYS)
+        said = verify_receipt(msgspec.convert(receipt["spec"]["envelope"], Envelope), KEYS)
         nonce = status["scrub"]["nonce"]
         found = (said.node, said.epoch, said.node_uid, said.boot_id, said.nonce, said.verdict)
         wanted = (node, status["epoch"], status["nodeUid"], status["bootId"], nonce, "Cleared")

@@ -31,7 +31,8 @@ class Behaviour:
     scrub_changes: dict[str, Any] = field(default_factory=dict)
     """Changes of the scrub's report; a scrub that reports something else than it was told has cleared nothing."""
     scrub_fault: str = ""
-    """`replay`: the report of an earlier scrub; `silent`: none; `crash`: the container fails."""
+    """`replay`: the report of an earlier scrub; `forge`: a log that is not what the container vouched for; `silent`: no
+    report; `crash`: the container fails."""
     scrub_seconds: float = 0.0
     kubelets: bool = True
 

@@ -1,5 +1,6 @@
 """An operator's process that may be killed and started again, and that may sleep with a plan in its hands."""
 
+from collections.abc import Callable
 from typing import Any
 
 from lethe.adapters.kube import Kind
@@ -12,12 +13,14 @@ from lethe.crypto.sign import Signer
 from lethe.decisions.actions import Plan
 from lethe.decisions.plan import decide
 from lethe.decisions.snapshot import Snapshot
+from lethe.formats.receiptkeys import ReceiptKeys
 from lethe.model.config import OperatorConfig
 from lethe.model.errors import LetheError
+from tests.common.scrubs import trusted_keys
 from tests.simulation.faults import Faults, FaultyKube, Stopped
 
 SIGNER = Signer.generate()
-_METRICS = OperatorMetrics()
+KEYS = trusted_keys(SIGNER)
 
 
 class Leader:
@@ -37,14 +40,18 @@ class Operator:
         self._clock = clock
         self._config = config
         self._plan: tuple[Plan, Snapshot] | None = None
+        self.signer: Callable[[str], Signer] = lambda issued_at: SIGNER
+        self.keys: ReceiptKeys = KEYS
         self._start()
 
     def _start(self) -> None:
-        keys = {SIGNER.key_id: SIGNER.public_key}
         leader: Any = Leader()
-        self._observer = Observer(self._api, self._clock, self._config, keys, _note)
-        self._executor = Executor(self._api, leader, self._clock, self._config, SIGNER, _METRICS)
-        self._cycle = Cycle(self._observer, self._executor, Wakeups(), self._config, self._clock, _METRICS)
+        self.metrics = OperatorMetrics()
+        self._observer = Observer(self._api, self._clock, self._config, lambda: self.keys, _note)
+        self._executor = Executor(
+            self._api, leader, self._clock, self._config, lambda issued_at: self.signer(issued_at), self.metrics
+        )
+        self._cycle = Cycle(self._observer, self._executor, Wakeups(), self._config, self._clock, self.metrics)
         self._plan = None
 
     def restart(self) -> None:

@@ -11,7 +11,7 @@ from lethe.model import names
 from lethe.model.resources import Envelope
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import Fault, Faults, at_write
-from tests.simulation.operators import SIGNER
+from tests.simulation.operators import KEYS
 from tests.simulation.sweep import run_two_tenants, summary
 
 
@@ -30,7 +30,7 @@ async def test_jobs_of_two_tenants_follow_each_other_with_a_scrub_between() -> N
     assert [receipt["spec"]["residueBytes"] for receipt in receipts] == [0, 8192, 8192]
     verify_chain(
         [msgspec.convert(receipt["spec"]["envelope"], Envelope) for receipt in receipts],
-        {SIGNER.key_id: SIGNER.public_key},
+        KEYS,
     )
 
 

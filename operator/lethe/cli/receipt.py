@@ -2,8 +2,9 @@
 
 1. Nothing is shown that did not verify: every command checks signatures, and with several receipts their chain.
 2. Receipts come from files, which needs no cluster once `--trust` names the list of public keys, or from the cluster.
-3. From the cluster two more things are checked: that the plain copies beside an envelope say what the envelope says,
-   and that the receipt that the ledger names is there, so that a cut tail shows.
+3. From the cluster three more things are checked: that the plain copies beside an envelope say what the envelope says;
+   that the receipt that the ledger names is there, so that a cut tail shows; and that a chain begins with the node's
+   first receipt, or where the ledger says that retention has deleted what was before.
 4. Names in receipts are whatever a tenant chose; they are printed as they are, never as markup.
 """
 
@@ -22,7 +23,8 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from lethe.decisions.receipts import residue_bytes
-from lethe.formats.receipt import envelope_sha256, parse_envelopes, parse_receipt_keys, verify_chain, verify_receipt
+from lethe.formats.receipt import envelope_sha256, parse_envelopes, verify_chain, verify_receipt
+from lethe.formats.receiptkeys import ReceiptKeys, parse_receipt_keys
 from lethe.model.errors import LetheError, ReceiptError, UsageError
 from lethe.model.names import SYSTEM_NAMESPACE, TRUST_CONFIGMAP, TRUST_RECEIPT_KEYS
 from lethe.model.resources import Envelope, GPUNode, Holder, PastHolder, ScrubReceipt
@@ -51,7 +53,7 @@ class _Receipts:
     """Receipts with the keys to check them, wherever they come from."""
 
     envelopes: list[Envelope]
-    keys: dict[str, bytes]
+    keys: ReceiptKeys
     nodes: dict[str, GPUNode] = field(default_factory=dict)
     """The ledgers, when the receipts are the cluster's."""
     is_complete: bool = False
@@ -73,7 +75,11 @@ def verify(files: Files = None, node: Node = None, all_nodes: AllNodes = False, 
                 highlight=False,
             )
         if chain[0].previous:
-            console.print(f"{chain[0].node}: receipts before epoch {chain[0].epoch} were not given", highlight=False)
+            console.print(
+                f"{chain[0].node}: the receipts before epoch {chain[0].epoch} are not here; the last of them must have "
+                f"SHA-256 {chain[0].previous}",
+                highlight=False,
+            )
     count = sum(len(chain) for chain in chains)
     console.print(f"{count} receipts of {len(chains)} nodes verify, each chained to the one before.", highlight=False)
 
@@ -131,9 +137,11 @@ def _verify(receipts: _Receipts) -> list[list[ReceiptPredicate]]:
     chains = []
     for name, pairs in groupby(signed, key=lambda pair: pair[0]):
         envelopes = [envelope for _, envelope in pairs]
-        chain = verify_chain(envelopes, receipts.keys, complete=receipts.is_complete)
-        if name in receipts.nodes:
-            _check_end(chain[-1], envelopes, receipts.nodes[name])
+        ledger = receipts.nodes.get(name)
+        pruned = ledger.status.pruned_receipt if ledger is not None else None
+        chain = verify_chain(envelopes, receipts.keys, complete=receipts.is_complete, pruned=pruned)
+        if ledger is not None:
+            _check_end(chain[-1], envelopes, ledger)
         chains.append(chain)
     for name, ledger in receipts.nodes.items():
         if ledger.status.last_receipt is not None and name not in {chain[0].node for chain in chains}:
@@ -175,7 +183,7 @@ def _read_bytes(path: Path) -> bytes:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
 
-async def _read_keys(trust: Path | None) -> dict[str, bytes]:
+async def _read_keys(trust: Path | None) -> ReceiptKeys:
     """Return the trusted keys, from a file or from the cluster."""
     if trust is not None:
         return parse_receipt_keys(_read_bytes(trust))
@@ -228,7 +236,7 @@ async def _fetch_one(name: str, trust: Path | None) -> _Receipts:
     return _Receipts(envelopes=[receipt.spec.envelope], keys=keys)
 
 
-def _check_copies(receipt: ScrubReceipt, keys: dict[str, bytes]) -> None:
+def _check_copies(receipt: ScrubReceipt, keys: ReceiptKeys) -> None:
     """Compare what an object says in plain with its envelope."""
     spec, predicate = receipt.spec, verify_receipt(receipt.spec.envelope, keys)
     for name, stated, signed in (

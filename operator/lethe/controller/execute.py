@@ -57,9 +57,10 @@ class Executor:
         leadership: Leadership,
         clock: Clock,
         config: OperatorConfig,
-        signer: Signer,
+        signer: Callable[[str], Signer],
         metrics: OperatorMetrics,
     ) -> None:
+        """`signer` returns who signs what is issued at this time."""
         self._api = api
         self._leadership = leadership
         self._clock = clock
@@ -83,6 +84,7 @@ class Executor:
             actions.MarkNode: self._mark_node,
             actions.CreateScrubPod: self._create_scrub_pod,
             actions.IssueReceipt: self._issue_receipt,
+            actions.DeleteReceipt: self._delete_receipt,
             actions.SetOpenNodes: self._set_open_nodes,
             actions.SetDebugPods: self._set_debug_pods,
             actions.LabelNamespace: self._label_namespace,
@@ -234,7 +236,8 @@ class Executor:
             await self._require_own(kube.POD, pod, names.LABEL_NODE)
 
     async def _issue_receipt(self, action: actions.IssueReceipt, snapshot: Snapshot) -> None:
-        envelope = seal_receipt(build_statement(action.predicate), self._signer)
+        signer = self._signer(action.predicate.issued_at)
+        envelope = seal_receipt(build_statement(action.predicate), signer)
         holder = action.predicate.holder
         spec = ReceiptSpec(
             node=action.node,
@@ -250,6 +253,9 @@ class Executor:
         }
         await self._api.create(kube.RECEIPT, body)
         self._metrics.residue_bytes.labels(action.node).inc(action.residue_bytes)
+
+    async def _delete_receipt(self, action: actions.DeleteReceipt, snapshot: Snapshot) -> None:
+        await self._api.delete(kube.RECEIPT, action.name, uid=action.uid)
 
     # ---- the rest
 

@@ -37,6 +37,7 @@ from lethe.decisions.snapshot import (
 )
 from lethe.decisions.validation import secret_names
 from lethe.formats.receipt import envelope_sha256, parse_report, parse_summary, verify_receipt
+from lethe.formats.receiptkeys import ReceiptKeys
 from lethe.model import names
 from lethe.model.config import OperatorConfig
 from lethe.model.errors import LetheError, ReceiptError, RefusedError, UnavailableError
@@ -72,7 +73,7 @@ class Observer:
         api: Kube,
         clock: Clock,
         config: OperatorConfig,
-        receipt_keys: dict[str, bytes],
+        receipt_keys: Callable[[], ReceiptKeys],
         note_read: Callable[[Kind, int], None],
     ) -> None:
         """`note_read` is told the newest version that a list of a watched kind has shown."""
@@ -158,6 +159,7 @@ class Observer:
             self._keyfetch_words(snapshot),
             self._closed_nodes(snapshot, closed_for),
         )
+        past = await self._past_receipts(receipts)
         asked = [
             name
             for name, node in snapshot.gpu_nodes.items()
@@ -169,6 +171,7 @@ class Observer:
             missing_secrets=missing,
             scrubs=scrubs,
             receipts=receipts,
+            past_receipts=past,
             keyfetch_words=words,
             earlier_receipts=earlier,
             closed_for=closed_for,
@@ -250,34 +253,46 @@ class Observer:
         )
         return {name: self._verified(raw) for name, raw in zip(scrubbing, found, strict=True) if raw is not None}
 
+    async def _past_receipts(self, receipts: Iterable[str]) -> dict[str, tuple[IssuedReceipt, ...]]:
+        """Return all receipts of the nodes that have just got one, where retention may delete some."""
+        if self._config.receipt_keep_days == 0:
+            return {}
+        wanted = list(receipts)
+        found = await asyncio.gather(*(self._receipts_of(name) for name in wanted))
+        return {name: tuple(map(self._verified, some)) for name, some in zip(wanted, found, strict=True)}
+
+    async def _receipts_of(self, node: str) -> list[Object]:
+        return await self._api.list(kube.RECEIPT, labels=f"{names.LABEL_NODE}={node}")
+
     async def _earlier_receipts(self, snapshot: Snapshot) -> dict[str, IssuedReceipt]:
         """Return the newest receipt of each node whose ledger knows of none: the earlier ledger was deleted."""
         newest = {}
         for name, node in snapshot.gpu_nodes.items():
             if node.status.phase != NodePhase.DIRTY or node.status.epoch > 0:
                 continue
-            receipts = await self._api.list(kube.RECEIPT, labels=f"{names.LABEL_NODE}={name}")
-            if receipts:
+            if receipts := await self._receipts_of(name):
                 last = max(receipts, key=lambda receipt: receipt["spec"]["epoch"])
                 newest[name] = msgspec.structs.replace(self._verified(last), epoch=last["spec"]["epoch"])
         return newest
 
     def _verified(self, raw: Object) -> IssuedReceipt:
         """Return what a receipt says; one that does not verify says nothing, and clears nothing."""
-        name = raw["metadata"]["name"]
+        name, keys = raw["metadata"]["name"], self._receipt_keys()
         try:
             envelope = msgspec.convert(raw, ScrubReceipt).spec.envelope
-            predicate = verify_receipt(envelope, self._receipt_keys)
+            predicate = verify_receipt(envelope, keys)
         except (LetheError, msgspec.ValidationError) as error:
             _log.error("a receipt does not verify", receipt=name, error=str(error))
             return IssuedReceipt(name=name, sha256="", nonce="", node_uid="", boot_id="", epoch=0)
         return IssuedReceipt(
             name=name,
+            uid=raw["metadata"]["uid"],
             sha256=envelope_sha256(envelope),
             nonce=predicate.nonce,
             node_uid=predicate.node_uid,
             boot_id=predicate.boot_id,
             epoch=predicate.epoch,
+            issued_at=predicate.issued_at,
         )
 
     async def _keyfetch_words(self, snapshot: Snapshot) -> dict[str, str]:

@@ -184,6 +184,13 @@ class IssueReceipt(NodeAction, frozen=True, kw_only=True):
     residue_bytes: int
 
 
+class DeleteReceipt(NodeAction, frozen=True, kw_only=True):
+    """Delete a receipt that retention no longer keeps; the ledger says so already."""
+
+    name: str
+    uid: str
+
+
 # ---- the rest
 
 

@@ -3,11 +3,11 @@
 Absent objects are None. Nothing here has been checked; `lethe.decisions.release` does that.
 """
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
+from lethe.formats.receiptkeys import ReceiptKeys
 from lethe.model.config import Criticalities
 from lethe.model.names import CONTAINER_KEYFETCH
 from lethe.model.resources import EncryptedDataset, GPUNode, ScrubReceipt, SecureTrainingJob, Tenant, TenantKey
@@ -68,8 +68,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """The one that the ledger names."""
     previous_receipt: ScrubReceipt | None
     """The newest one of the node with a smaller epoch, for the chain."""
-    receipt_keys: Mapping[str, bytes]
-    """Public keys that receipts may be signed with, by key id."""
+    receipt_keys: ReceiptKeys
     dataset: EncryptedDataset | None
     tenant_key: TenantKey | None
     key_versions: frozenset[int]

@@ -71,6 +71,7 @@ CHAIN: Final[tuple[tuple[str, Check], ...]] = (
     # no scrub, no key
     ("receipt-recorded", release_ground.receipt_recorded),
     ("receipt", release_ground.receipt_exists),
+    ("receipt-signer", release_ground.receipt_signer_known),
     ("receipt-signature", release_ground.receipt_signed),
     ("receipt-hash", release_ground.receipt_recorded_hash),
     ("receipt-clears", release_ground.receipt_clears),  # verdict, node, boot and epoch

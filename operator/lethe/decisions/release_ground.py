@@ -112,6 +112,19 @@ def receipt_exists(evidence: Evidence) -> Finding | None:
     return None if evidence.receipt is not None else Finding(f"there is no ScrubReceipt {_last_receipt(evidence).name}")
 
 
+def receipt_signer_known(evidence: Evidence) -> Finding | None:
+    """A key may have been made a moment ago: its public half takes a minute to get here."""
+    receipt = present(evidence.receipt)
+    unknown = {signature.keyid for signature in receipt.spec.envelope.signatures} - evidence.receipt_keys.keys()
+    if not unknown:
+        return None
+    return Finding(
+        f"the ScrubReceipt {receipt.metadata.name} is signed by key {', '.join(sorted(unknown))}, which is not among "
+        f"the trusted keys ({', '.join(sorted(evidence.receipt_keys)) or 'none'}), or not yet",
+        retryable=True,
+    )
+
+
 def receipt_signed(evidence: Evidence) -> Finding | None:
     receipt = present(evidence.receipt)
     try:

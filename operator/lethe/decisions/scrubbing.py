@@ -3,17 +3,20 @@
 1. The ledger names nonce and pod before the pod exists, and the pod's uid before its report is believed.
 2. The receipt is created before the node becomes Free, and must be found again: of this nonce, node, boot and epoch.
 3. Whatever else comes of a scrub quarantines the node.
+4. A node that becomes Free may have receipts that retention no longer keeps (decisions.retention): they are deleted
+   after the ledger says so.
 """
 
 from typing import Final
 
 import msgspec
 
-from lethe.decisions.actions import CreateScrubPod, IssueReceipt, Note
+from lethe.decisions.actions import CreateScrubPod, DeleteReceipt, IssueReceipt, Note
 from lethe.decisions.joining import known_past
 from lethe.decisions.ledger import NodeCase, some
 from lethe.decisions.receipts import Cleared, decide_clearance
-from lethe.decisions.snapshot import PodFacts, Snapshot
+from lethe.decisions.retention import outdated_receipts
+from lethe.decisions.snapshot import IssuedReceipt, PodFacts, Snapshot
 from lethe.formats.quantity import seconds_between
 from lethe.model import names, reasons
 from lethe.model.agentconfig import ScrubConfig
@@ -125,6 +128,12 @@ def _judge(case: NodeCase, scrub: ScrubState, pod: PodFacts) -> None:
     if occupants := case.snapshot.occupants[case.name]:
         _quarantine(case, reasons.NODE_NOT_EMPTY, f"pods appeared during the scrub: {some(occupants)}", pod)
         return
+    outdated = outdated_receipts(
+        case.snapshot.past_receipts.get(case.name, ()),
+        receipt,
+        case.snapshot.config.receipt_keep_days,
+        case.snapshot.now,
+    )
     case.move(
         NodePhase.FREE,
         reasons.SCRUB_VERIFIED,
@@ -133,11 +142,29 @@ def _judge(case: NodeCase, scrub: ScrubState, pod: PodFacts) -> None:
         gpus=clearance.gpus,
         posture=result.report.posture,
         conditions=known_past(case),
-        last_receipt=LastReceipt(
-            name=receipt.name, sha256=receipt.sha256, epoch=case.old.epoch, boot_id=case.old.boot_id
-        ),
+        last_receipt=_reference(receipt),
     )
     _tell_residue(case, clearance)
+    if outdated:
+        _delete(case, outdated)
+
+
+def _delete(case: NodeCase, outdated: list[IssuedReceipt]) -> None:
+    """Record up to where the chain is deleted, and delete it."""
+    last = outdated[-1]
+    case.set(pruned_receipt=_reference(last))
+    case.actions += [DeleteReceipt(node=case.name, name=receipt.name, uid=receipt.uid) for receipt in outdated]
+    case.notes.append(
+        Note(
+            reason=reasons.RECEIPTS_DELETED,
+            message=f"{len(outdated)} receipts older than {case.snapshot.config.receipt_keep_days} days are deleted, "
+            f"up to {last.name} (SHA-256 {last.sha256})",
+        )
+    )
+
+
+def _reference(receipt: IssuedReceipt) -> LastReceipt:
+    return LastReceipt(name=receipt.name, sha256=receipt.sha256, epoch=receipt.epoch, boot_id=receipt.boot_id)
 
 
 def _tell_residue(case: NodeCase, clearance: Cleared) -> None:

@@ -174,14 +174,16 @@ class ScrubResult(Facts, frozen=True, kw_only=True):
 
 
 class IssuedReceipt(Facts, frozen=True, kw_only=True):
-    """A ScrubReceipt that exists for a node's current epoch, verified with the operator's own key."""
+    """A ScrubReceipt that exists, verified with the trusted keys. Of one that does not verify `sha256` is empty."""
 
     name: str
+    uid: str = ""
     sha256: str
     nonce: str
     node_uid: str
     boot_id: str
     epoch: int
+    issued_at: str = ""
 
 
 class Snapshot(Facts, frozen=True, kw_only=True, dict=True):
@@ -221,6 +223,8 @@ class Snapshot(Facts, frozen=True, kw_only=True, dict=True):
     """By node, for the current epoch."""
     earlier_receipts: dict[str, IssuedReceipt] = {}
     """By node whose ledger knows of no scrub: the newest receipt that an earlier ledger of its name has left."""
+    past_receipts: dict[str, tuple[IssuedReceipt, ...]] = {}
+    """By node in `receipts`: all that it has, where old ones are to be deleted."""
     keyfetch_words: dict[str, str] = {}
     """By pod uid: the last line that a key fetch said that takes long."""
     new_nonces: dict[str, str] = {}

@@ -6,25 +6,30 @@
    length-prefixed UUID, serial number and PCI address, the empty string standing for what the driver does not tell.
 3. An envelope is DSSE with exactly one Ed25519 signature. Exactly one, and only canonical base64, so that nobody can
    make a second envelope of the same receipt: the chain goes over the envelope's hash.
-4. `verify_receipt` checks in this order: payload type, signature, statement, subjects, report hash, and that the
-   predicate repeats what the report says. A payload is parsed only after its signature has been verified.
-5. A chain is one node's receipts by epoch; each names the SHA-256 of its predecessor's envelope.
+4. `verify_receipt` checks in this order: payload type, signature, statement, subjects, report hash, that the
+   predicate repeats what the report says, and that the key had not retired when the receipt was issued. A payload is
+   parsed only after its signature has been verified.
+5. A chain is one node's receipts by epoch; each names the SHA-256 of its predecessor's envelope. It may begin later
+   than the node's first receipt where retention has deleted what was before, and nowhere else.
+
+Specification: docs/spec/receipt.md.
 
 It decides nothing: whether a report clears a node stands in `lethe.decisions.receipts`.
 """
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 
 from lethe.crypto.derive import length_prefixed, sha256
-from lethe.crypto.sign import Signer, decode_public_key, key_id, verify
-from lethe.model.errors import CryptoError, ReceiptError, SignatureError
-from lethe.model.resources import Envelope, Resource, Signature
+from lethe.crypto.sign import Signer, decode_public_key, verify
+from lethe.formats.receiptkeys import ReceiptKeys, was_retired
+from lethe.model.errors import ReceiptError, SignatureError
+from lethe.model.resources import Envelope, LastReceipt, Signature
 from lethe.model.scrub import GpuFacts, ReceiptPredicate, ScrubReport, ScrubSummary
 
 REPORT_SCHEMA: Final = "lethe.dev/scrub-report/v1"
@@ -54,12 +59,6 @@ class _ReportSlice(msgspec.Struct, frozen=True):
     """The predicate's report as the very bytes that were signed."""
 
     report: msgspec.Raw
-
-
-class _TrustedKey(Resource, frozen=True, kw_only=True):
-    key_id: str
-    version: int
-    public_key: str
 
 
 def encode_report(report: ScrubReport) -> bytes:
@@ -162,32 +161,11 @@ def parse_envelopes(data: bytes) -> list[Envelope]:
         ) from error
 
 
-def parse_receipt_keys(data: bytes) -> dict[str, bytes]:
-    """Read `receipt-keys.json` of ConfigMap lethe-trust; return raw public keys by key id.
+def verify_receipt(envelope: Envelope, keys: ReceiptKeys) -> ReceiptPredicate:
+    """Check one receipt against the trusted keys and return what it says.
 
-    Raise ReceiptError when it does not parse, CryptoError when an entry is no key or not the one it is called.
-    """
-    try:
-        entries = msgspec.json.decode(data, type=list[_TrustedKey])
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise ReceiptError(
-            f"the list of receipt keys does not parse ({error}): expected a JSON list of keyId, version, publicKey"
-        ) from error
-    keys = {}
-    for entry in entries:
-        raw = decode_public_key(entry.public_key)
-        if key_id(raw) != entry.key_id:
-            raise CryptoError(
-                f"receipt key {entry.key_id} is listed with the public key of {key_id(raw)}: fetch the list again"
-            )
-        keys[entry.key_id] = raw
-    return keys
-
-
-def verify_receipt(envelope: Envelope, keys: Mapping[str, bytes]) -> ReceiptPredicate:
-    """Check one receipt against the trusted public keys, by key id, and return what it says.
-
-    Raise SignatureError when no trusted key signed it, ReceiptError when what was signed is not a sound receipt.
+    Raise SignatureError when no trusted key signed it or its key had retired, ReceiptError when what was signed is not
+    a sound receipt.
     """
     if envelope.payload_type != PAYLOAD_TYPE:
         raise ReceiptError(f"the envelope's payload type is {envelope.payload_type!r}, expected {PAYLOAD_TYPE}")
@@ -200,16 +178,29 @@ def verify_receipt(envelope: Envelope, keys: Mapping[str, bytes]) -> ReceiptPred
             f"the receipt is signed by key {signature.keyid}, which is not among the trusted keys "
             f"({', '.join(sorted(keys)) or 'none'}): it is forged, or the list of keys is out of date"
         )
-    verify(keys[signature.keyid], envelope.payload_type, payload, _decode_base64(signature.sig, "signature"))
-    return _parse_statement(payload)
+    key = keys[signature.keyid]
+    public_key = decode_public_key(key.public_key)
+    verify(public_key, envelope.payload_type, payload, _decode_base64(signature.sig, "signature"))
+    predicate = _parse_statement(payload)
+    if was_retired(key, predicate.issued_at):
+        raise SignatureError(
+            f"the receipt was issued at {predicate.issued_at} with key {key.key_id}, which retired at "
+            f"{key.retired_at}: somebody goes on signing with a key that was replaced; find out who"
+        )
+    return predicate
 
 
 def verify_chain(
-    envelopes: Sequence[Envelope], keys: Mapping[str, bytes], *, complete: bool = True
+    envelopes: Sequence[Envelope],
+    keys: ReceiptKeys,
+    *,
+    complete: bool = True,
+    pruned: LastReceipt | None = None,
 ) -> list[ReceiptPredicate]:
     """Check the receipts of one node, in any order, and that each names its predecessor; return them by epoch.
 
-    With `complete` the first must be the node's first ever. Raise as `verify_receipt`, and ReceiptError for a gap.
+    With `complete` the first must be the node's first ever, or follow `pruned`, the newest that retention has deleted.
+    Raise as `verify_receipt`, and ReceiptError for a gap.
     """
     verified = sorted(
         ((verify_receipt(envelope, keys), envelope_sha256(envelope)) for envelope in envelopes),
@@ -226,13 +217,18 @@ def verify_chain(
                 f"{later.previous or '(none)'}, but the receipt before it, of epoch {earlier.epoch}, is "
                 f"{earlier_sha256}: a receipt is missing or was replaced"
             )
-    if complete and verified and verified[0][0].previous:
-        first = verified[0][0]
+    first = verified[0][0] if verified else None
+    if complete and first is not None and first.previous and not _follows(first, pruned):
         raise ReceiptError(
             f"the chain of node {first.node} begins with epoch {first.epoch}, which follows envelope "
             f"{first.previous}: the receipts before it are missing"
         )
     return [predicate for predicate, _ in verified]
+
+
+def _follows(first: ReceiptPredicate, pruned: LastReceipt | None) -> bool:
+    """Say whether all that is missing before a receipt was deleted by retention, of which some may still be there."""
+    return pruned is not None and (first.epoch <= pruned.epoch or first.previous == pruned.sha256)
 
 
 def _parse_envelope(found: Any) -> Envelope:

@@ -9,7 +9,6 @@
 """
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from lethe.adapters.kube import DATASET, GPU_NODE, JOB_CR, NODE, POD, RECEIPT, TENANT, TENANT_KEY, Kind, Kube
 from lethe.decisions.evidence import Challenge, Claim, Evidence, Identity
 from lethe.formats.receipt import verify_receipt
+from lethe.formats.receiptkeys import ReceiptKeys
 from lethe.keyservice.store import StoreThread
 from lethe.model.config import Criticalities
 from lethe.model.errors import CryptoError, ReceiptError, UnavailableError
@@ -45,7 +45,7 @@ class Gatherer:
         self._criticalities = criticalities
 
     async def gather(
-        self, claim: Claim, identity: Identity, challenge: Challenge | None, receipt_keys: Mapping[str, bytes]
+        self, claim: Claim, identity: Identity, challenge: Challenge | None, receipt_keys: ReceiptKeys
     ) -> Evidence:
         """Return the evidence; raise UnavailableError when the API server or the store is away."""
         namespace, store = identity.namespace, self._store.store
@@ -94,7 +94,7 @@ class Gatherer:
         return tuple(tenant for tenant in tenants if namespace in tenant.spec.namespaces)
 
     async def _receipts(
-        self, gpu_node: GPUNode | None, keys: Mapping[str, bytes]
+        self, gpu_node: GPUNode | None, keys: ReceiptKeys
     ) -> tuple[ScrubReceipt | None, ScrubReceipt | None]:
         """Return the receipt that the ledger names, and the one that it says it follows."""
         if gpu_node is None or gpu_node.status.last_receipt is None:

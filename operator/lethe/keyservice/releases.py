@@ -12,7 +12,7 @@ Every refusal after step 1 is recorded, with the name of the check. A refusal sa
 store that is away is UnavailableError, and no refusal.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -32,6 +32,7 @@ from lethe.formats.protocol import (
     Request,
 )
 from lethe.formats.quantity import format_time
+from lethe.formats.receiptkeys import ReceiptKeys
 from lethe.formats.transcript import Transcript, confirmation, encode_shares
 from lethe.keyservice.challenges import Challenges, check_public_key
 from lethe.keyservice.gather import Gatherer
@@ -54,7 +55,7 @@ class Releases:
         gatherer: Gatherer,
         store: StoreThread,
         keys: TenantKeys,
-        receipt_keys: Callable[[], Mapping[str, bytes]],
+        receipt_keys: Callable[[], ReceiptKeys],
         pod_limit: RateLimit,
         tenant_limit: RateLimit,
         now: Callable[[], datetime],

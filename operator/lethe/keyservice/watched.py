@@ -5,14 +5,14 @@ file never takes away what worked, but is logged at every look.
 """
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 import structlog
 
 from lethe.crypto.derive import sha256
-from lethe.formats.receipt import parse_receipt_keys
+from lethe.formats.receiptkeys import ReceiptKeys, parse_receipt_keys
 from lethe.model.errors import InputError, LetheError
 from lethe.model.names import TRUST_RECEIPT_KEYS
 
@@ -59,10 +59,10 @@ class Watched(Generic[_Value]):
             raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def watch_receipt_keys(folder: Path) -> Watched[Mapping[str, bytes]]:
-    """Return the public keys that receipts may be signed with, by key id."""
+def watch_receipt_keys(folder: Path) -> Watched[ReceiptKeys]:
+    """Return the keys that receipts may be signed with."""
 
-    def parse(contents: tuple[bytes, ...]) -> Mapping[str, bytes]:
+    def parse(contents: tuple[bytes, ...]) -> ReceiptKeys:
         return parse_receipt_keys(contents[0])
 
     return Watched((folder / TRUST_RECEIPT_KEYS,), parse)

@@ -54,6 +54,8 @@ class OperatorConfig(Resource, frozen=True, kw_only=True):
     """audit: the admission policies only warn, so a node is not kept back until they refuse a trial bind."""
     coverage_floor: float = 0.98
     scrub_timeout_seconds: int = 300
+    receipt_keep_days: int = 0
+    """After how many days a node's old receipts are deleted; 0 keeps all."""
     settle_seconds: float = 2.0
     proof_timeout_seconds: int = 600
     resync_seconds: int = 60

@@ -77,6 +77,7 @@ PROVED: Final = "Proved"
 AUDIT_ONLY: Final = "AuditOnly"
 RESIDUE_FOUND: Final = "ResidueFound"
 LEAK_DETECTED: Final = "LeakDetected"
+RECEIPTS_DELETED: Final = "ReceiptsDeleted"
 
 # why a scrub does not clear a node
 SCRUB_FAILED: Final = "ScrubFailed"

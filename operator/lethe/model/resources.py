@@ -310,6 +310,8 @@ class NodeStatus(Resource, frozen=True, kw_only=True):
     last_receipt: LastReceipt | None = None
     posture: Posture | None = None
     """As the last verified scrub found it; its receipt has it, too."""
+    pruned_receipt: LastReceipt | None = None
+    """The newest receipt that retention has deleted: the chain goes on after it."""
     quarantine: Quarantine | None = None
     override: OverrideRecord | None = None
     former_name: str = ""

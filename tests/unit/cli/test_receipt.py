@@ -1,6 +1,5 @@
 """`lethe receipt` on files, and on a cluster that is a dict."""
 
-import base64
 import json
 from pathlib import Path
 from typing import Any, Self
@@ -15,14 +14,23 @@ from lethe.cli.receipt import app
 from lethe.crypto.sign import Signer
 from lethe.decisions.receipts import residue_bytes
 from lethe.formats.receipt import envelope_sha256, verify_receipt
+from lethe.formats.receiptkeys import encode_receipt_keys
 from lethe.model.errors import LetheError, ReceiptError, SignatureError, UsageError
 from lethe.model.resources import Envelope
 from lethe.model.scrub import KilledProcess, Residue
-from tests.common.scrubs import build_chain, build_config, build_envelope, build_gpu, build_predicate, build_report
+from tests.common.scrubs import (
+    build_chain,
+    build_config,
+    build_envelope,
+    build_gpu,
+    build_predicate,
+    build_report,
+    trusted_keys,
+)
 
 SIGNER = Signer.generate()
-KEYS = {SIGNER.key_id: SIGNER.public_key}
-TRUST = json.dumps([{"keyId": SIGNER.key_id, "version": 1, "publicKey": base64.b64encode(SIGNER.public_key).decode()}])
+KEYS = trusted_keys(SIGNER)
+TRUST = encode_receipt_keys([*KEYS.values()])
 
 
 @pytest.fixture
@@ -54,8 +62,9 @@ class TestFiles:
         assert "6 receipts of 2 nodes verify" in output
 
     def test_verify_says_what_was_not_given(self, tmp_path: Path, trust: str) -> None:
-        output = run("verify", write_file(tmp_path / "end.json", *build_chain(SIGNER)[1:]), trust)
-        assert "gpu-1: receipts before epoch 2 were not given" in output
+        chain = build_chain(SIGNER)
+        output = run("verify", write_file(tmp_path / "end.json", *chain[1:]), trust)
+        assert f"before epoch 2 are not here; the last of them must have SHA-256 {envelope_sha256(chain[0])}" in output
 
     def test_verify_refuses_a_gap(self, tmp_path: Path, trust: str) -> None:
         chain = build_chain(SIGNER)
@@ -191,6 +200,28 @@ class TestCluster:
     def test_a_missing_receipt_is_found(self, cluster: DictKube, position: int) -> None:
         del cluster.objects[kube.RECEIPT][position]
         with pytest.raises(ReceiptError):
+            run("verify", "--all")
+
+    def prune(self, cluster: DictKube, chain: list[Envelope], last: int) -> None:
+        """Record in the ledger that retention has deleted the chain up to one."""
+        sha256, predicate = envelope_sha256(chain[last]), verify_receipt(chain[last], KEYS)
+        name = f"gpu-1-{predicate.epoch}"
+        pruned = {"name": name, "sha256": sha256, "epoch": predicate.epoch, "bootId": predicate.boot_id}
+        cluster.objects[kube.GPU_NODE][0]["status"]["prunedReceipt"] = pruned
+
+    @pytest.mark.parametrize("left", [0, 1, 2])
+    def test_a_beginning_that_retention_has_deleted_is_not_missed(
+        self, cluster: DictKube, chain: list[Envelope], left: int
+    ) -> None:
+        """Also when the operator was stopped before it had deleted them all."""
+        self.prune(cluster, chain, 1)
+        del cluster.objects[kube.RECEIPT][:left]
+        assert f"{3 - left} receipts of 1 nodes verify" in run("verify", "--all")
+
+    def test_retention_explains_no_more_than_it_deleted(self, cluster: DictKube, chain: list[Envelope]) -> None:
+        self.prune(cluster, chain, 0)
+        del cluster.objects[kube.RECEIPT][:2]
+        with pytest.raises(ReceiptError, match="the receipts before it are missing"):
             run("verify", "--all")
 
     def test_all_receipts_gone_is_found(self, cluster: DictKube) -> None:

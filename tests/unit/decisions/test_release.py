@@ -8,6 +8,7 @@ from lethe.crypto.sign import Signer
 from lethe.decisions.evidence import Challenge
 from lethe.decisions.release import CHAIN, decide_release
 from lethe.formats.podhash import pod_hash
+from lethe.formats.receiptkeys import ReceiptKeys
 from lethe.model.errors import ReleaseRefused
 from lethe.model.resources import EncryptedDataset
 from tests.common.release import (
@@ -16,6 +17,7 @@ from tests.common.release import (
     JOB_UID,
     NAMESPACE,
     POD_UID_,
+    RECEIPT_KEYS,
     Cluster,
     build_claim,
     build_identity,
@@ -25,12 +27,17 @@ from tests.common.release import (
 )
 from tests.common.scrubs import build_posture
 
-RETRYABLE = {"challenge", "keyfetch-running", "keyfetch-image", "job-admitted", "job-pod"}
+RETRYABLE = {"challenge", "keyfetch-running", "keyfetch-image", "job-admitted", "job-pod", "receipt-signer"}
 CHALLENGE = Challenge(namespace=NAMESPACE, job_uid=JOB_UID, pod_uid=POD_UID_, public_key="an ephemeral key")
 
 
 def challenge(**changes: Any) -> dict[str, Any]:
     return {"challenge": msgspec.structs.replace(CHALLENGE, **changes)}
+
+
+def retired_before(keys: ReceiptKeys) -> ReceiptKeys:
+    """Return the same keys, retired before any receipt was issued."""
+    return {name: msgspec.structs.replace(key, retired_at="2029-01-01T00:00:00Z") for name, key in keys.items()}
 
 
 def at(name: str, *path: str | int, value: Any) -> Callable[[Cluster], None]:
@@ -197,8 +204,9 @@ NEGATIVES: list[tuple[str, str, Callable[[Cluster], None], dict[str, Any]]] = [
         {},
     ),
     ("no receipt", "receipt", without("receipt"), {}),
-    ("receipt of an unknown signer", "receipt-signature", with_receipt(signer=Signer.generate()), {}),
-    ("signer no longer trusted", "receipt-signature", nothing, {"receipt_keys": {}}),
+    ("receipt of an unknown signer", "receipt-signer", with_receipt(signer=Signer.generate()), {}),
+    ("signer no longer trusted", "receipt-signer", nothing, {"receipt_keys": {}}),
+    ("receipt signed with a retired key", "receipt-signature", nothing, {"receipt_keys": retired_before(RECEIPT_KEYS)}),
     ("receipt payload changed", "receipt-signature", at("receipt", "spec", "envelope", "payload", value="e30="), {}),
     (
         "receipt not the recorded one",

@@ -20,14 +20,13 @@ from lethe.formats.receipt import (
     envelope_sha256,
     gpu_digest,
     parse_envelopes,
-    parse_receipt_keys,
     parse_report,
     parse_summary,
     seal_receipt,
     verify_chain,
     verify_receipt,
 )
-from lethe.model.errors import CryptoError, ReceiptError, SignatureError
+from lethe.model.errors import ReceiptError, SignatureError
 from lethe.model.resources import Envelope, Signature
 from tests.common.scrubs import (
     build_chain,
@@ -37,10 +36,11 @@ from tests.common.scrubs import (
     build_predicate,
     build_report,
     build_summary,
+    trusted_keys,
 )
 
 SIGNER = Signer.generate()
-KEYS = {SIGNER.key_id: SIGNER.public_key}
+KEYS = trusted_keys(SIGNER)
 
 
 class TestReport:
@@ -228,7 +228,7 @@ class TestChain:
         first = build_chain(SIGNER, epochs=(1,))
         other = Signer.generate()
         second = build_envelope(other, build_predicate(build_report(), previous=envelope_sha256(first[0])))
-        assert len(verify_chain([*first, second], {**KEYS, other.key_id: other.public_key})) == 2
+        assert len(verify_chain([*first, second], trusted_keys(SIGNER, other))) == 2
 
     @pytest.mark.parametrize(
         "change",
@@ -262,24 +262,6 @@ class TestFiles:
     def test_that_hold_something_else_are_refused(self, data: bytes) -> None:
         with pytest.raises(ReceiptError):
             parse_envelopes(data)
-
-
-class TestReceiptKeys:
-    def entry(self, signer: Signer, **changes: Any) -> dict[str, Any]:
-        public_key = base64.b64encode(signer.public_key).decode()
-        return {"keyId": signer.key_id, "version": 1, "publicKey": public_key, **changes}
-
-    def test_are_read(self) -> None:
-        assert parse_receipt_keys(json.dumps([self.entry(SIGNER)]).encode()) == KEYS
-
-    def test_under_a_false_name_are_refused(self) -> None:
-        with pytest.raises(CryptoError):
-            parse_receipt_keys(json.dumps([self.entry(SIGNER, keyId="00" * 8)]).encode())
-
-    @pytest.mark.parametrize("data", [b"", b"{}", b'[{"keyId": "x"}]'])
-    def test_that_do_not_parse_are_refused(self, data: bytes) -> None:
-        with pytest.raises(ReceiptError):
-            parse_receipt_keys(data)
 
 
 def test_a_report_without_gpus_has_no_subjects() -> None:

@@ -9,7 +9,7 @@ from lethe.model.errors import InputError, LetheError
 from lethe.model.names import TRUST_RECEIPT_KEYS
 from tests.common.certificates import Authority
 from tests.common.keyservice import write_trust
-from tests.common.release import SIGNER
+from tests.common.release import RECEIPT_KEYS
 
 
 def read(contents: tuple[bytes, ...]) -> bytes:
@@ -54,11 +54,11 @@ def test_a_bad_start_is_refused(tmp_path: Path, contents: bytes | None) -> None:
 def test_receipt_keys_are_checked_against_their_ids(tmp_path: Path) -> None:
     write_trust(tmp_path)
     watched = watch_receipt_keys(tmp_path)
-    assert watched.value == {SIGNER.key_id: SIGNER.public_key}
+    assert watched.value == RECEIPT_KEYS
     file = tmp_path / TRUST_RECEIPT_KEYS
     entry = msgspec.json.decode(file.read_bytes())[0]
     file.write_bytes(msgspec.json.encode([{**entry, "keyId": Signer.generate().key_id}]))
-    assert watched.refresh() == {SIGNER.key_id: SIGNER.public_key}
+    assert watched.refresh() == RECEIPT_KEYS
     with pytest.raises(LetheError):
         watch_receipt_keys(tmp_path)
 

@@ -3,8 +3,12 @@
 1. What exists is kept: a second run changes nothing, so that receipts and pods go on verifying after an upgrade.
 2. The key service's certificate is the exception: it is renewed while half of its life is still left.
 3. ConfigMap lethe-trust holds public halves only. A receipt key that was ever trusted stays in it, or older receipts
-   would stop verifying; a new one is appended with the next version.
-4. Something of ours that does not parse is an error, never replaced: it may be the only copy of a key.
+   would stop verifying; a new one is appended with the next version, and the others retire.
+4. A new receipt key is made when a higher version is asked for. The private half of the old one is overwritten. The old
+   key retires a little later: by then every process has the new one, whatever its clock says.
+5. The key is replaced before its public half is published: who is stopped in between finds, when run again, a key that
+   is not in the list, and appends it. The operator signs nothing with it before.
+6. Something of ours that does not parse is an error, never replaced: it may be the only copy of a key.
 """
 
 import base64
@@ -18,7 +22,15 @@ import msgspec
 from lethe.adapters.kube import CONFIGMAP, SECRET, Kube
 from lethe.crypto.certificates import Authority, Credentials
 from lethe.crypto.sign import Signer
-from lethe.model.errors import CryptoError, InputError
+from lethe.formats.quantity import format_time
+from lethe.formats.receiptkeys import (
+    ReceiptKey,
+    ReceiptKeys,
+    build_receipt_key,
+    encode_receipt_keys,
+    parse_receipt_keys,
+)
+from lethe.model.errors import CryptoError, InputError, ReceiptError
 from lethe.model.names import (
     CA_SECRET,
     KEYSERVICE_ID,
@@ -43,23 +55,21 @@ RECEIPT_KEY_FILE: Final = "private.pem"
 
 _AUTHORITY_NAME: Final = "Lethe"
 _WARN_BEFORE: Final = timedelta(days=365)
+_OVERLAP: Final = timedelta(minutes=10)
+"""From a rotation to the retirement of the old key: kubelets take a minute or two to swap files, and clocks differ."""
 
 
-class TrustedReceiptKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One entry of `receipt-keys.json`."""
+async def make_keys(kube: Kube, now: datetime, say: Say, receipt_key_version: int = 1) -> None:
+    """Make what is missing, renew what is about to end, and publish the public halves.
 
-    key_id: str
-    version: int
-    public_key: str
-    """Base64 of the raw Ed25519 key."""
-
-
-async def make_keys(kube: Kube, now: datetime, say: Say) -> None:
-    """Make what is missing, renew what is about to end, and publish the public halves."""
+    A receipt key of an earlier version than `receipt_key_version` is replaced by a new one.
+    """
     authority = await _authority(kube, now, say)
     await _server_certificate(kube, authority, now, say)
-    signer = await _receipt_key(kube, say)
-    await _trust(kube, authority, signer, say)
+    trust = await kube.get(CONFIGMAP, TRUST_CONFIGMAP, SYSTEM_NAMESPACE)
+    known = _parse_trusted((trust or {}).get("data", {}).get(TRUST_RECEIPT_KEYS, "[]"))
+    signer = await _receipt_key(kube, known, receipt_key_version, say)
+    await _publish(kube, trust, authority, with_receipt_key(known, signer, receipt_key_version, now), say)
 
 
 async def _authority(kube: Kube, now: datetime, say: Say) -> Authority:
@@ -96,30 +106,29 @@ async def _server_certificate(kube: Kube, authority: Authority, now: datetime, s
     say(f"renewed the certificate of the key service: {why}")
 
 
-async def _receipt_key(kube: Kube, say: Say) -> Signer:
+async def _receipt_key(kube: Kube, known: ReceiptKeys, version: int, say: Say) -> Signer:
     secret = await kube.get(SECRET, RECEIPT_KEY_SECRET, SYSTEM_NAMESPACE)
     if secret is None:
         signer = Signer.generate()
-        await kube.create(
-            SECRET, {**_secret(RECEIPT_KEY_SECRET, {RECEIPT_KEY_FILE: signer.to_pem()}), "type": "Opaque"}
-        )
+        await kube.create(SECRET, {**_secret(RECEIPT_KEY_SECRET, _receipt_data(signer)), "type": "Opaque"})
         say(f"made receipt key {signer.key_id}")
         return signer
     try:
-        signer = Signer.from_pem(_read(secret, RECEIPT_KEY_FILE))
+        old = Signer.from_pem(_read(secret, RECEIPT_KEY_FILE))
     except CryptoError as error:
         raise _unreadable(secret, RECEIPT_KEY_FILE, str(error)) from error
-    say(f"kept receipt key {signer.key_id}")
+    listed = known.get(old.key_id)
+    if listed is None or (listed.version >= version and not listed.retired_at):
+        say(f"kept receipt key {old.key_id}")
+        return old
+    signer = Signer.generate()
+    await kube.replace(SECRET, {**secret, "data": _secret(RECEIPT_KEY_SECRET, _receipt_data(signer))["data"]})
+    say(f"made receipt key {signer.key_id} in the place of {old.key_id}, which retires")
     return signer
 
 
-async def _trust(kube: Kube, authority: Authority, signer: Signer, say: Say) -> None:
-    found = await kube.get(CONFIGMAP, TRUST_CONFIGMAP, SYSTEM_NAMESPACE)
-    known = _parse_trusted(found.get("data", {}).get(TRUST_RECEIPT_KEYS, "[]")) if found is not None else []
-    data = {
-        TRUST_CA: authority.certificate.decode(),
-        TRUST_RECEIPT_KEYS: msgspec.json.encode(add_receipt_key(known, signer)).decode(),
-    }
+async def _publish(kube: Kube, found: Object | None, authority: Authority, keys: list[ReceiptKey], say: Say) -> None:
+    data = {TRUST_CA: authority.certificate.decode(), TRUST_RECEIPT_KEYS: encode_receipt_keys(keys)}
     if found is None:
         metadata = {"name": TRUST_CONFIGMAP, "namespace": SYSTEM_NAMESPACE, "labels": _LABELS}
         await kube.create(CONFIGMAP, {"metadata": metadata, "data": data})
@@ -129,22 +138,30 @@ async def _trust(kube: Kube, authority: Authority, signer: Signer, say: Say) -> 
         say(f"updated ConfigMap {TRUST_CONFIGMAP}")
 
 
-def add_receipt_key(known: list[TrustedReceiptKey], signer: Signer) -> list[TrustedReceiptKey]:
-    """Return the trusted keys with this signer's among them; those that were there stay."""
-    if any(key.key_id == signer.key_id for key in known):
-        return known
-    version = max((key.version for key in known), default=0) + 1
-    public_key = base64.b64encode(signer.public_key).decode()
-    return [*known, TrustedReceiptKey(key_id=signer.key_id, version=version, public_key=public_key)]
+def with_receipt_key(known: ReceiptKeys, signer: Signer, version: int, now: datetime) -> list[ReceiptKey]:
+    """Return the trusted keys with this signer's among them; those that were there stay, and all others retire."""
+    retired_at = format_time(now + _OVERLAP)
+    keys = [
+        key if key.retired_at or key.key_id == signer.key_id else msgspec.structs.replace(key, retired_at=retired_at)
+        for key in known.values()
+    ]
+    if signer.key_id in known:
+        return keys
+    highest = max((key.version for key in keys), default=0)
+    return [*keys, build_receipt_key(signer.public_key, max(version, highest + 1))]
 
 
-def _parse_trusted(text: str) -> list[TrustedReceiptKey]:
+def _receipt_data(signer: Signer) -> dict[str, bytes]:
+    return {RECEIPT_KEY_FILE: signer.to_pem()}
+
+
+def _parse_trusted(text: str) -> ReceiptKeys:
     try:
-        return msgspec.json.decode(text, type=list[TrustedReceiptKey])
-    except msgspec.DecodeError as error:
+        return parse_receipt_keys(text.encode())
+    except (ReceiptError, CryptoError) as error:
         raise InputError(
-            f"{TRUST_RECEIPT_KEYS} of ConfigMap {SYSTEM_NAMESPACE}/{TRUST_CONFIGMAP} does not parse ({error}); restore "
-            "it from a backup: receipts verify only against the keys that it lists"
+            f"{TRUST_RECEIPT_KEYS} of ConfigMap {SYSTEM_NAMESPACE}/{TRUST_CONFIGMAP} is of no use: {error}. Restore it "
+            "from a backup: receipts verify only against the keys that it lists"
         ) from error
 
 

@@ -1,4 +1,5 @@
 import base64
+import copy
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -8,8 +9,9 @@ from lethe.adapters.kube import CONFIGMAP, SECRET
 from lethe.controller.setup.keys import SERVER_NAMES, make_keys
 from lethe.crypto.certificates import SERVER_LIFE, Authority
 from lethe.crypto.sign import Signer
-from lethe.formats.receipt import parse_receipt_keys
-from lethe.model.errors import InputError
+from lethe.formats.quantity import parse_time
+from lethe.formats.receiptkeys import ReceiptKey, parse_receipt_keys
+from lethe.model.errors import InputError, RefusedError
 from lethe.model.names import (
     CA_SECRET,
     KEYSERVICE_TLS_SECRET,
@@ -20,13 +22,14 @@ from lethe.model.names import (
     TRUST_RECEIPT_KEYS,
 )
 from tests.common.fake_kube import FakeKube
+from tests.common.scrubs import trusted_keys
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-async def run(kube: FakeKube, now: datetime = NOW) -> list[str]:
+async def run(kube: FakeKube, now: datetime = NOW, version: int = 1) -> list[str]:
     said: list[str] = []
-    await make_keys(kube, now, said.append)  # type: ignore[arg-type]
+    await make_keys(kube, now, said.append, version)  # type: ignore[arg-type]
     return said
 
 
@@ -37,6 +40,14 @@ def data(kube: FakeKube, name: str, key: str) -> bytes:
 def trust(kube: FakeKube) -> dict[str, str]:
     found: dict[str, str] = kube.objects[("configmaps", SYSTEM_NAMESPACE, TRUST_CONFIGMAP)]["data"]
     return found
+
+
+def trusted(kube: FakeKube) -> dict[str, ReceiptKey]:
+    return parse_receipt_keys(trust(kube)[TRUST_RECEIPT_KEYS].encode())
+
+
+def signer(kube: FakeKube) -> Signer:
+    return Signer.from_pem(data(kube, RECEIPT_KEY_SECRET, "private.pem"))
 
 
 async def test_the_first_run_makes_everything() -> None:
@@ -51,8 +62,7 @@ async def test_the_first_run_makes_everything() -> None:
 async def test_what_is_published_is_what_the_others_read() -> None:
     kube = FakeKube()
     await run(kube)
-    signer = Signer.from_pem(data(kube, RECEIPT_KEY_SECRET, "private.pem"))
-    assert parse_receipt_keys(trust(kube)[TRUST_RECEIPT_KEYS].encode()) == {signer.key_id: signer.public_key}
+    assert trusted(kube) == trusted_keys(signer(kube))
 
 
 async def test_nothing_secret_is_published() -> None:
@@ -84,12 +94,63 @@ async def test_the_server_certificate_is_renewed_and_nothing_else() -> None:
 async def test_a_new_receipt_key_is_added_to_the_old_ones() -> None:
     kube = FakeKube()
     await run(kube)
-    old = parse_receipt_keys(trust(kube)[TRUST_RECEIPT_KEYS].encode())
+    old = signer(kube)
     del kube.objects[("secrets", SYSTEM_NAMESPACE, RECEIPT_KEY_SECRET)]
     await run(kube)
-    entries = json.loads(trust(kube)[TRUST_RECEIPT_KEYS])
-    assert [entry["version"] for entry in entries] == [1, 2]
-    assert parse_receipt_keys(trust(kube)[TRUST_RECEIPT_KEYS].encode()).items() > old.items()
+    new = signer(kube)
+    assert [(key.key_id, key.version) for key in trusted(kube).values()] == [(old.key_id, 1), (new.key_id, 2)]
+    assert_retired(kube, old)
+
+
+def assert_retired(kube: FakeKube, old: Signer) -> None:
+    """Check that all but the key that signs have retired, this one soon after the rotation."""
+    keys = trusted(kube)
+    assert [key.key_id for key in keys.values() if not key.retired_at] == [signer(kube).key_id]
+    assert NOW < parse_time(keys[old.key_id].retired_at) <= NOW + timedelta(hours=1)
+
+
+async def test_a_higher_version_rotates_the_receipt_key_once() -> None:
+    kube = FakeKube()
+    await run(kube)
+    old = signer(kube)
+    await run(kube, version=4)
+    new = signer(kube)
+    assert new.key_id != old.key_id
+    assert [(key.key_id, key.version) for key in trusted(kube).values()] == [(old.key_id, 1), (new.key_id, 4)]
+    assert_retired(kube, old)
+    before = trusted(kube)
+    kube.writes.clear()
+    await run(kube, NOW + timedelta(days=1), version=4)
+    await run(kube, NOW + timedelta(days=2), version=2)
+    assert (kube.writes, trusted(kube)) == ([], before)
+
+
+async def test_a_rotation_that_was_stopped_halfway_is_completed() -> None:
+    kube = FakeKube()
+    await run(kube)
+    old = signer(kube)
+    kube.refuse = lambda verb, kind, name: "stopped" if name == TRUST_CONFIGMAP else None
+    with pytest.raises(RefusedError):
+        await run(kube, version=2)
+    new = signer(kube)
+    assert new.key_id not in trusted(kube)
+    kube.refuse = lambda verb, kind, name: None
+    await run(kube, version=2)
+    assert signer(kube).key_id == new.key_id
+    assert [key.version for key in trusted(kube).values()] == [1, 2]
+    assert_retired(kube, old)
+
+
+async def test_a_retired_key_that_comes_back_from_a_backup_is_replaced() -> None:
+    kube = FakeKube()
+    await run(kube)
+    backup = copy.deepcopy(kube.objects[("secrets", SYSTEM_NAMESPACE, RECEIPT_KEY_SECRET)])
+    old = signer(kube)
+    await run(kube, version=2)
+    kube.objects[("secrets", SYSTEM_NAMESPACE, RECEIPT_KEY_SECRET)] = backup
+    await run(kube, version=2)
+    assert signer(kube).key_id != old.key_id
+    assert_retired(kube, old)
 
 
 async def test_a_new_authority_takes_its_server_along() -> None:
