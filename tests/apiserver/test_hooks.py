@@ -1,6 +1,7 @@
 """The chart's hooks on a real API server, one after the other as Helm runs them, each with its own rights only."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,11 +51,11 @@ class Site:
                 path = RIGHTS[item["kind"]].path(metadata["name"], metadata.get("namespace", ""))
                 assert self.admin.send("DELETE", path).ok
 
-    async def keys(self) -> list[str]:
+    async def keys(self, version: int = 1) -> list[str]:
         said: list[str] = []
         with self.rights_of("pre-install"):
             async with await Kube.connect(str(self.kubeconfig)) as kube:
-                await make_keys(kube, datetime.now(UTC), said.append)
+                await make_keys(kube, datetime.now(UTC), said.append, version)
         return said
 
     async def put_policies_in(self) -> list[str]:
@@ -83,6 +84,9 @@ async def test_a_life_from_installation_to_removal(site: Site) -> None:
     assert any("made receipt key" in sentence for sentence in await site.keys())
     assert site.admin.get(kinds.CONFIGMAP, "lethe-trust", SYSTEM)["data"].keys() == {"ca.crt", "receipt-keys.json"}
     assert any("kept receipt key" in sentence for sentence in await site.keys())
+    assert any("in the place of" in sentence for sentence in await site.keys(version=2))
+    trust = site.admin.get(kinds.CONFIGMAP, "lethe-trust", SYSTEM)["data"]["receipt-keys.json"]
+    assert ["retiredAt" in key for key in json.loads(trust)] == [True, False]
 
     said = await site.put_policies_in()
     assert any("acme/on-gpu" in sentence for sentence in said), said

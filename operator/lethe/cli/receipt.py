@@ -164,8 +164,9 @@ async def _gather(files: Sequence[Path], node: str | None, all_nodes: bool, trus
     if sum((bool(files), node is not None, all_nodes)) != 1:
         raise UsageError("name the receipts in one way: files, --node NODE, or --all")
     if files:
-        envelopes = [envelope for path in files for envelope in _read_file(path)]
-        return _Receipts(envelopes=envelopes, keys=await _read_keys(trust))
+        # Exports may overlap: a receipt that is in two files is one receipt.
+        found = {envelope_sha256(envelope): envelope for path in files for envelope in _read_file(path)}
+        return _Receipts(envelopes=[*found.values()], keys=await _read_keys(trust))
     return await _fetch(node, trust)
 
 

@@ -99,6 +99,7 @@ def test_values_reach_the_operator() -> None:
         runtimeClassName="nvidia",
         imagePolicy={"requireDigest": True},
         scrub={"coverageFloor": 0.5, "timeoutSeconds": 20},
+        receipts={"keepDays": 400},
     )
     read = msgspec.convert(config(objects, "lethe-operator"), OperatorConfig)
     assert read.image == f"{IMAGE}@sha256:{'a' * 64}"
@@ -112,6 +113,7 @@ def test_values_reach_the_operator() -> None:
     assert read.image_policy.require_digest
     assert (read.coverage_floor, read.scrub_timeout_seconds) == (0.5, 20)
     assert read.proof_timeout_seconds == 30
+    assert read.receipt_keep_days == 400
     assert read.criticalities["critical"].fresh_scrub
     policies = one(objects, "ConfigMap", "lethe-policies")["data"]
     assert "['kube-system','monitoring','lethe-system']" in policies["bind.yaml"]
@@ -131,6 +133,22 @@ def test_the_schema_knows_every_posture_check() -> None:
     rule = schema["definitions"]["criticalityRule"]["properties"]
     assert tuple(rule["posture"]["items"]["enum"]) == POSTURE_CHECKS
     assert all(check in (CHART / "values.yaml").read_text() for check in POSTURE_CHECKS)
+
+
+@pytest.mark.parametrize("days", [0, 400])
+def test_the_operator_may_delete_receipts_only_where_it_is_told_to(days: int) -> None:
+    role = one(render(receipts={"keepDays": days}), "ClusterRole", "lethe-operator")
+    (verbs,) = [rule["verbs"] for rule in role["rules"] if rule["resources"] == ["scrubreceipts"]]
+    assert ("delete" in verbs) == (days > 0)
+
+
+@pytest.mark.parametrize("kind", ["Job", "CronJob"])
+def test_the_version_of_the_receipt_key_reaches_both_that_make_keys(kind: str) -> None:
+    objects = render(receipts={"keyVersion": 7})
+    job = one(objects, kind, {"Job": "lethe-setup-keys", "CronJob": "lethe-renewal"}[kind])
+    template = job["spec"]["jobTemplate"] if kind == "CronJob" else job
+    (container,) = template["spec"]["template"]["spec"]["containers"]
+    assert container["command"][2:] == ["lethe.setup_main", "keys", "--receipt-key-version", "7"]
 
 
 def test_crds_are_kept_and_are_the_projects_own(objects: list[Object]) -> None:

@@ -66,6 +66,17 @@ class TestFiles:
         output = run("verify", write_file(tmp_path / "end.json", *chain[1:]), trust)
         assert f"before epoch 2 are not here; the last of them must have SHA-256 {envelope_sha256(chain[0])}" in output
 
+    def test_verify_of_overlapping_exports(self, tmp_path: Path, trust: str) -> None:
+        chain = build_chain(SIGNER)
+        files = write_file(tmp_path / "a.json", *chain[:2]), write_file(tmp_path / "b.json", *chain[1:])
+        assert "3 receipts of 1 nodes verify" in run("verify", *files, trust)
+
+    def test_verify_refuses_a_second_receipt_of_an_epoch(self, tmp_path: Path, trust: str) -> None:
+        chain = build_chain(SIGNER)
+        other = build_envelope(SIGNER, build_predicate(build_report(build_config(epoch=2)), image="another"))
+        with pytest.raises(ReceiptError, match="two receipts"):
+            run("verify", write_file(tmp_path / "two.json", *chain, other), trust)
+
     def test_verify_refuses_a_gap(self, tmp_path: Path, trust: str) -> None:
         chain = build_chain(SIGNER)
         with pytest.raises(ReceiptError, match="broken"):
