@@ -33,6 +33,8 @@ class Behaviour:
     scrub_fault: str = ""
     """`replay`: the report of an earlier scrub; `forge`: a log that is not what the container vouched for; `silent`: no
     report; `crash`: the container fails."""
+    driver_scrubs: bool = False
+    """What the driver says of itself: that it clears freed memory."""
     scrub_seconds: float = 0.0
     kubelets: bool = True
 

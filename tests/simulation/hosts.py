@@ -332,8 +332,13 @@ class Hosts:
         gpus = sorted(host.visible)[: config.gpu_count]
         left = sum(other.alive and other.owner != "" for other in self.on(host.name))
         found = [self._look(host, number, left) for number in gpus]
-        seen = {"boot_id": host.boot_id, "posture": host.posture, "gpus": found}
-        report = build_report(config, **{**seen, **self.behaviour.scrub_changes})
+        told = {
+            "boot_id": host.boot_id,
+            "posture": host.posture,
+            "gpus": found,
+            "driver_scrubs_on_free": self.behaviour.driver_scrubs,
+        }
+        report = build_report(config, **{**told, **self.behaviour.scrub_changes})
         if not self.behaviour.scrub_changes and not left:
             self.cleared.add((host.name, config.nonce))
             for number in gpus:

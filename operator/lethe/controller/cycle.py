@@ -7,7 +7,6 @@
 """
 
 import asyncio
-from collections import Counter
 from time import monotonic
 from typing import Final
 
@@ -15,12 +14,11 @@ import structlog
 
 from lethe.adapters.clock import Clock
 from lethe.adapters.metrics import OperatorMetrics
+from lethe.controller.counts import count_world
 from lethe.controller.execute import Executor
 from lethe.controller.observe import Observer
 from lethe.controller.queue import Wakeups
-from lethe.decisions.actions import Plan
 from lethe.decisions.plan import decide
-from lethe.decisions.snapshot import Snapshot
 from lethe.model.config import OperatorConfig
 from lethe.model.errors import LeadershipError, LetheError
 
@@ -75,7 +73,7 @@ class Cycle:
             snapshot = await self._observer.observe()
             plan = decide(snapshot)
             failed = await self._executor.execute(plan, snapshot)
-        self._count(snapshot, plan)
+        count_world(self._metrics, snapshot, plan)
         self.last_success = monotonic()
         self._metrics.last_cycle.set(self._clock.now().timestamp())
         if failed:
@@ -84,10 +82,3 @@ class Cycle:
             return 0.0
         resync = float(self._config.resync_seconds)
         return min(resync, plan.again_in) if plan.again_in is not None else resync
-
-    def _count(self, snapshot: Snapshot, plan: Plan) -> None:
-        self._metrics.set_world(
-            Counter(job.status.phase.value for job in snapshot.jobs.values()),
-            Counter(node.status.phase.value for node in snapshot.gpu_nodes.values()),
-            Counter(plan.waiting.values()),
-        )

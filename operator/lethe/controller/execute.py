@@ -19,12 +19,14 @@ from lethe.adapters import kube
 from lethe.adapters.clock import Clock
 from lethe.adapters.kube import Kind, Kube, Object
 from lethe.adapters.metrics import OperatorMetrics
+from lethe.controller.counts import count_failure, count_scrub
 from lethe.controller.events import build_event
 from lethe.controller.leader import Leadership
 from lethe.crypto.sign import Signer
 from lethe.decisions import actions
 from lethe.decisions.actions import Action, Note, Plan
 from lethe.decisions.snapshot import Snapshot
+from lethe.formats.quantity import seconds_between
 from lethe.formats.receipt import build_statement, envelope_sha256, seal_receipt
 from lethe.model import names
 from lethe.model.config import OperatorConfig
@@ -205,6 +207,7 @@ class Executor:
 
     async def _write_node_status(self, action: actions.WriteNodeStatus, snapshot: Snapshot) -> None:
         await self._write_status(kube.GPU_NODE, action.ledger.metadata, action.status, action.notes)
+        count_failure(self._metrics, action)
 
     async def _open_grant(self, action: actions.OpenGrant, snapshot: Snapshot) -> None:
         if not action.has_role:
@@ -252,7 +255,9 @@ class Executor:
             "spec": {**msgspec.to_builtins(spec), "residueBytes": action.residue_bytes},
         }
         await self._api.create(kube.RECEIPT, body)
-        self._metrics.residue_bytes.labels(action.node).inc(action.residue_bytes)
+        scrub = snapshot.gpu_nodes[action.node].status.scrub
+        since = scrub.started_at if scrub is not None else action.predicate.report.started_at
+        count_scrub(self._metrics, action, seconds_between(since, self._clock.now()))
 
     async def _delete_receipt(self, action: actions.DeleteReceipt, snapshot: Snapshot) -> None:
         await self._api.delete(kube.RECEIPT, action.name, uid=action.uid)

@@ -47,6 +47,7 @@ async def serve_health(
 
     async def show_metrics(request: web.Request) -> web.Response:
         metrics.leader.set(leadership.is_held)
+        metrics.blind_watches.set(len(probe.blind()))
         return web.Response(body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     app = web.Application()

@@ -43,6 +43,14 @@ def decide_open_nodes(snapshot: Snapshot) -> list[Action]:
     return [SetOpenNodes(nodes=sorted(nodes), version=snapshot.open_nodes_version)]
 
 
+def is_unclassified(snapshot: Snapshot, name: str) -> bool:
+    """Say whether a node is closed although no ledger that can be read says why: nobody may run there."""
+    if name in (snapshot.open_nodes or ()):
+        return False
+    ledger = snapshot.gpu_nodes.get(name)
+    return ledger is None or _is_given_up(ledger)
+
+
 def _is_open(snapshot: Snapshot, facts: NodeFacts) -> bool:
     if facts.name in snapshot.unreadable_gpu_nodes:
         return False

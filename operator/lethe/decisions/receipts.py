@@ -75,18 +75,27 @@ def decide_clearance(
         finding = check(case)
         if finding is not None:
             return NotCleared(reason=finding[0], message=finding[1])
-    residue = residue_bytes(report)
     return Cleared(
         gpus=[gpu.facts.uuid for gpu in report.gpus],
-        residue_bytes=residue,
-        coverage=min(_coverage(gpu) for gpu in report.gpus),
-        leak=residue > 0 and report.driver_scrubs_on_free is True,
+        residue_bytes=residue_bytes(report),
+        coverage=lowest_coverage(report),
+        leak=is_leak(report),
     )
 
 
 def residue_bytes(report: ScrubReport) -> int:
     """Return what the probes of all GPUs found."""
     return sum(gpu.residue.nonzero_bytes for gpu in report.gpus if gpu.residue is not None)
+
+
+def lowest_coverage(report: ScrubReport) -> float:
+    """Return the smallest verified share of any GPU's memory; for a report that clears its node."""
+    return min(_coverage(gpu) for gpu in report.gpus)
+
+
+def is_leak(report: ScrubReport) -> bool:
+    """Say whether residue was found although the driver says that it clears freed memory."""
+    return residue_bytes(report) > 0 and report.driver_scrubs_on_free is True
 
 
 def is_valid_for(predicate: ReceiptPredicate, node_uid: str, boot_id: str, epoch: int) -> bool:
