@@ -1,5 +1,7 @@
 """Attacks on what the fence believes: the ledger, its copy in RBAC, namespaces, the definitions of Lethe's kinds."""
 
+from collections.abc import Callable
+
 from lethe.adapters import kube as kinds
 from tests.apiserver.cluster import Scene, account, binding, group, role, user
 from tests.apiserver.requests import (
@@ -14,6 +16,7 @@ from tests.apiserver.requests import (
     patch,
     star_node,
 )
+from tests.apiserver.server import Answer, Client
 
 
 def namespace_attacks(s: Scene) -> list[Row]:
@@ -68,22 +71,7 @@ def ledger_attacks(s: Scene) -> list[Row]:
         Row(
             "receipt: forged",
             ROGUE,
-            create(
-                kinds.RECEIPT,
-                {
-                    "metadata": {"name": "x-900"},
-                    "spec": {
-                        "node": "x",
-                        "epoch": 900,
-                        "sha256": "0" * 64,
-                        "envelope": {
-                            "payloadType": "t",
-                            "payload": "cA==",
-                            "signatures": [{"keyid": "k", "sig": "cw=="}],
-                        },
-                    },
-                },
-            ),
+            forge_receipt(),
             "only the operator",
         ),
         Row(
@@ -121,6 +109,14 @@ def ledger_attacks(s: Scene) -> list[Row]:
             "only the operator",
         ),
     ]
+
+
+def forge_receipt() -> Callable[[Client], Answer]:
+    """Return a request for a receipt that nobody has signed."""
+    signature = {"keyid": "k", "sig": "cw=="}
+    envelope = {"payloadType": "t", "payload": "cA==", "signatures": [signature]}
+    spec = {"node": "x", "epoch": 900, "sha256": "0" * 64, "envelope": envelope}
+    return create(kinds.RECEIPT, {"metadata": {"name": "x-900"}, "spec": spec})
 
 
 def right_attacks(s: Scene) -> list[Row]:

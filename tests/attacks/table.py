@@ -3,6 +3,7 @@
 from lethe.adapters import kube as kinds
 from tests.apiserver.cluster import TAINT, Scene
 from tests.apiserver.requests import (
+    ADMIN,
     CLUSTER_ADMIN,
     SCHEDULER,
     TENANT,
@@ -16,7 +17,7 @@ from tests.apiserver.requests import (
     token,
 )
 from tests.attacks.jobs import IMMUTABLE, job_attacks, swap
-from tests.attacks.ledger import ledger_attacks, namespace_attacks, right_attacks
+from tests.attacks.ledger import forge_receipt, ledger_attacks, namespace_attacks, right_attacks
 from tests.attacks.nodes import bind_attacks, connect_attacks, node_attacks, placement_attacks, scheduling_attacks
 from tests.attacks.pods import account_attacks, pod_attacks, workload_attacks
 
@@ -60,6 +61,8 @@ def refused_anyway(s: Scene) -> list[Row]:
         Row("core: a kubelet deletes its node", kubelet(s.held), delete(kinds.NODE, s.held)),
         Row("core: an argument of a pod changed", CLUSTER_ADMIN, edit(kinds.POD, s.running, "acme", ARGUMENT)),
         Row("core: a tenant deletes another's pod", TENANT, delete(kinds.POD, "theirs", "globex")),
+        Row("rbac: a tenant makes a receipt", ADMIN, forge_receipt()),
+        Row("rbac: a tenant deletes a receipt", ADMIN, delete(kinds.RECEIPT, s.receipt)),
         *(Row(f"schema: {name} of a job swapped", TENANT, swap(s.job, change)) for name, change in IMMUTABLE.items()),
         Row("schema: a receipt edited", CLUSTER_ADMIN, patch(kinds.RECEIPT, s.receipt, "", {"spec": {"epoch": 900}})),
     ]

@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.mutants import custody, posture
+from tests.mutants import custody, posture, receipts
 from tests.mutants.mutant import Mutant, StaleMutantError
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "operator"
-MUTANTS: list[Mutant] = [*custody.MUTANTS, *posture.MUTANTS]
+MUTANTS: list[Mutant] = [*custody.MUTANTS, *posture.MUTANTS, *receipts.MUTANTS]
 TESTS = ("tests/unit/decisions", "tests/simulation")
 
 

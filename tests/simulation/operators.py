@@ -41,13 +41,13 @@ class Operator:
         self._config = config
         self._plan: tuple[Plan, Snapshot] | None = None
         self.signer: Callable[[str], Signer] = lambda issued_at: SIGNER
-        self.keys: ReceiptKeys = KEYS
+        self.trusted: Callable[[], ReceiptKeys] = lambda: KEYS
         self._start()
 
     def _start(self) -> None:
         leader: Any = Leader()
         self.metrics = OperatorMetrics()
-        self._observer = Observer(self._api, self._clock, self._config, lambda: self.keys, _note)
+        self._observer = Observer(self._api, self._clock, self._config, lambda: self.trusted(), _note)
         self._executor = Executor(
             self._api, leader, self._clock, self._config, lambda issued_at: self.signer(issued_at), self.metrics
         )

@@ -81,7 +81,7 @@ def under_the_operators_key_id(cluster: Cluster) -> None:
 
 def with_a_retired_key(cluster: Cluster) -> None:
     retired = msgspec.structs.replace(trusted_keys(RETIRED)[RETIRED.key_id], retired_at="2029-01-01T00:00:00Z")
-    cluster.operator.keys = {**KEYS, RETIRED.key_id: retired}
+    cluster.operator.trusted = lambda: {**KEYS, RETIRED.key_id: retired}
     write_receipt(cluster, claim(cluster, RETIRED))
 
 
@@ -207,7 +207,7 @@ def _clears(cluster: Cluster, status: Object) -> bool:
     if receipt is None:
         return False
     try:
-        said = verify_receipt(msgspec.convert(receipt["spec"]["envelope"], Envelope), cluster.operator.keys)
+        said = verify_receipt(msgspec.convert(receipt["spec"]["envelope"], Envelope), cluster.operator.trusted())
     except LetheError:
         return False
     if not is_valid_for(said, status["nodeUid"], status["bootId"], EPOCH):

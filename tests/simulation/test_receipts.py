@@ -10,6 +10,7 @@ from lethe.adapters import kube
 from lethe.crypto.sign import Signer
 from lethe.formats.quantity import format_time
 from lethe.formats.receipt import verify_chain
+from lethe.formats.receiptkeys import ReceiptKeys
 from lethe.model.errors import ConflictError, ReceiptError
 from lethe.model.resources import Envelope, GPUNode
 from tests.common.scrubs import trusted_keys
@@ -39,6 +40,14 @@ async def kept(days: int, faults: Faults | None = None) -> Cluster:
     return cluster
 
 
+async def wait(cluster: Cluster) -> None:
+    """Let time pass while an operator cannot go on."""
+    for _ in range(30):
+        await cluster.operate()
+        cluster.hosts.run()
+        cluster.clock.move(1)
+
+
 def envelopes(cluster: Cluster) -> list[Envelope]:
     return [msgspec.convert(item["spec"]["envelope"], Envelope) for item in cluster.server.all(kube.RECEIPT)]
 
@@ -51,7 +60,7 @@ def verified(cluster: Cluster, chain: Sequence[Envelope] | None = None) -> list[
     """Verify the chain as people do who have the ledger too; return its epochs."""
     ledger = msgspec.convert(cluster.server.get(kube.GPU_NODE, NODE), GPUNode)
     given = envelopes(cluster) if chain is None else chain
-    return [said.epoch for said in verify_chain(given, cluster.operator.keys, pruned=ledger.status.pruned_receipt)]
+    return [said.epoch for said in verify_chain(given, cluster.operator.trusted(), pruned=ledger.status.pruned_receipt)]
 
 
 async def test_all_receipts_are_kept_unless_it_is_said_otherwise() -> None:
@@ -104,10 +113,7 @@ async def test_a_rotation_is_outlived_by_the_chain() -> None:
 
     cluster.operator.signer = unpublished
     cluster.reboot(NODE)
-    for _ in range(30):
-        await cluster.operate()
-        cluster.hosts.run()
-        cluster.clock.move(1)
+    await wait(cluster)
     assert cluster.node_status(NODE)["phase"] == "Scrubbing"
     assert epochs(cluster) == [1]
 
@@ -115,10 +121,26 @@ async def test_a_rotation_is_outlived_by_the_chain() -> None:
     retired = msgspec.structs.replace(
         keys[SIGNER.key_id], retired_at=format_time(cluster.clock.time - timedelta(seconds=10))
     )
-    cluster.operator.keys = {**keys, SIGNER.key_id: retired}
+    cluster.operator.trusted = lambda: {**keys, SIGNER.key_id: retired}
     cluster.operator.signer = lambda issued_at: new
     await cluster.settle()
     assert cluster.node_status(NODE)["phase"] == "Free"
     assert verified(cluster) == [1, 2]
     signers = [envelope.signatures[0].keyid for envelope in envelopes(cluster)]
     assert sorted(signers) == sorted([SIGNER.key_id, new.key_id])
+
+
+async def test_a_list_of_keys_that_cannot_be_read_quarantines_nobody() -> None:
+    cluster = Cluster()
+    cluster.add_node(NODE)
+    trusted = cluster.operator.trusted
+
+    def unreadable() -> ReceiptKeys:
+        raise ReceiptError("the list of receipt keys does not parse")
+
+    cluster.operator.trusted = unreadable
+    await wait(cluster)
+    assert (cluster.node_status(NODE)["phase"], epochs(cluster)) == ("Scrubbing", [1])
+    cluster.operator.trusted = trusted
+    await cluster.settle()
+    assert cluster.node_status(NODE)["phase"] == "Free"

@@ -213,6 +213,28 @@ class TestCluster:
         with pytest.raises(ReceiptError):
             run("verify", "--all")
 
+    def rotate(self, cluster: DictKube, chain: list[Envelope], new: Signer, latest: Signer) -> None:
+        """Retire the key and let one of the two sign another receipt half a year later."""
+        old_key, new_key = trusted_keys(SIGNER, new).values()
+        keys = [msgspec.structs.replace(old_key, retired_at="2030-06-01T00:00:00Z"), new_key]
+        cluster.objects[kube.CONFIGMAP][0]["data"]["receipt-keys.json"] = encode_receipt_keys(keys)
+        report, previous = build_report(build_config(epoch=5)), envelope_sha256(chain[-1])
+        predicate = build_predicate(report, previous=previous, issued_at="2031-01-01T00:00:00Z")
+        envelope = build_envelope(latest, predicate)
+        copies = {"epoch": 5, "sha256": envelope_sha256(envelope), "envelope": msgspec.to_builtins(envelope)}
+        spec = {**receipt_object(chain[-1])["spec"], **copies}
+        cluster.objects[kube.RECEIPT].append({"metadata": {"name": "gpu-1-5"}, "spec": spec})
+
+    def test_verify_across_a_rotation(self, cluster: DictKube, chain: list[Envelope]) -> None:
+        new = Signer.generate()
+        self.rotate(cluster, chain, new, latest=new)
+        assert "4 receipts of 1 nodes verify" in run("verify", "--all")
+
+    def test_a_receipt_by_the_retired_key_is_found(self, cluster: DictKube, chain: list[Envelope]) -> None:
+        self.rotate(cluster, chain, Signer.generate(), latest=SIGNER)
+        with pytest.raises(SignatureError, match="retired"):
+            run("verify", "--all")
+
     def prune(self, cluster: DictKube, chain: list[Envelope], last: int) -> None:
         """Record in the ledger that retention has deleted the chain up to one."""
         sha256, predicate = envelope_sha256(chain[last]), verify_receipt(chain[last], KEYS)
