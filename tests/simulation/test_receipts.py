@@ -17,6 +17,7 @@ from tests.common.scrubs import trusted_keys
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import Fault, Faults, at_write
 from tests.simulation.operators import SIGNER
+from tests.simulation.scheduler import schedule
 
 NODE = "gpu-1"
 DAY = 86400.0
@@ -44,6 +45,7 @@ async def wait(cluster: Cluster) -> None:
     """Let time pass while an operator cannot go on."""
     for _ in range(30):
         await cluster.operate()
+        schedule(cluster.server)
         cluster.hosts.run()
         cluster.clock.move(1)
 
@@ -114,8 +116,8 @@ async def test_a_rotation_is_outlived_by_the_chain() -> None:
     cluster.operator.signer = unpublished
     cluster.reboot(NODE)
     await wait(cluster)
-    assert cluster.node_status(NODE)["phase"] == "Scrubbing"
-    assert epochs(cluster) == [1]
+    assert (cluster.node_status(NODE)["phase"], epochs(cluster)) == ("Scrubbing", [1])
+    assert len(cluster.hosts.cleared) == 2, "the scrub has ended, and waits for who signs"
 
     keys = trusted_keys(SIGNER, new)
     retired = msgspec.structs.replace(
