@@ -17,6 +17,7 @@ from sigstore.errors import Error as StatementError
 from lethe.crypto.sign import Signer
 from lethe.formats.receipt import build_statement, envelope_sha256, seal_receipt
 from lethe.formats.receiptkeys import encode_receipt_keys
+from lethe.model.posture import Posture
 from lethe.model.resources import Envelope, PastHolder
 from lethe.model.scrub import (
     GpuFacts,
@@ -191,7 +192,7 @@ def test_the_specification_refuses(change: Callable[[Object], tuple[Object, str]
 
 @pytest.mark.parametrize(
     "kind",
-    [ReceiptPredicate, PastHolder, ScrubReport, GpuReport, GpuFacts, Residue, KilledProcess],
+    [ReceiptPredicate, PastHolder, ScrubReport, Posture, GpuReport, GpuFacts, Residue, KilledProcess],
     ids=lambda kind: kind.__name__,
 )
 def test_the_specification_names_every_field(kind: type[msgspec.Struct]) -> None:
