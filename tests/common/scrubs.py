@@ -11,10 +11,26 @@ from lethe.formats.receiptkeys import ReceiptKey, build_receipt_key
 from lethe.model.agentconfig import ScrubConfig
 from lethe.model.posture import Posture
 from lethe.model.resources import Envelope, PastHolder
-from lethe.model.scrub import PASSES, GpuFacts, GpuReport, ReceiptPredicate, Residue, ScrubReport, ScrubSummary
+from lethe.model.scrub import (
+    FIRST_STEPS,
+    SECOND_STEPS,
+    GpuFacts,
+    GpuReport,
+    Leapfrog,
+    ReceiptPredicate,
+    Residue,
+    ScrubReport,
+    ScrubSummary,
+    SharedMemory,
+)
 
 TOTAL = 64 << 20
-HELD = TOTAL - (1 << 20)
+COVERED = TOTAL - (1 << 20)
+CONTEXT = 512 << 10
+LEFT_OVER = 4 << 10
+GIVEN_UP = 2 << 20
+HELD = COVERED - (CONTEXT - LEFT_OVER)
+"""What each process held; the second's context lies in what the first had verified, but for what was left over."""
 
 
 def build_facts(number: int = 0, **changes: Any) -> GpuFacts:
@@ -41,14 +57,32 @@ def build_gpu(number: int = 0, **changes: Any) -> GpuReport:
         after=build_facts(number),
         verdict="Cleared",
         bytes_total=TOTAL,
-        bytes_held=HELD,
-        bytes_probed=HELD,
-        bytes_verified=HELD,
-        coverage=HELD / TOTAL,
-        residue=Residue(nonzero_bytes=0, nonzero_pages=0, digest="00"),
-        durations=dict.fromkeys(("hold", *PASSES), 0.01),
+        bytes_covered=COVERED,
+        coverage=COVERED / TOTAL,
+        shared=SharedMemory(multiprocessors=4, seen="f", bytes_each=232448),
+        leapfrog=build_leapfrog(),
+        durations=dict.fromkeys(FIRST_STEPS, 0.01),
+        **_over(HELD),
     )
     return msgspec.structs.replace(gpu, **changes)
+
+
+def build_leapfrog(**changes: Any) -> Leapfrog:
+    leapfrog = Leapfrog(
+        bytes_given_up=GIVEN_UP,
+        bytes_left_over=LEFT_OVER,
+        bytes_free=GIVEN_UP + LEFT_OVER,
+        bytes_context=CONTEXT,
+        durations=dict.fromkeys(SECOND_STEPS, 0.01),
+        **_over(HELD),
+    )
+    return msgspec.structs.replace(leapfrog, **changes)
+
+
+def _over(length: int) -> dict[str, Any]:
+    """What a process says that probed and verified all it held, and found nothing."""
+    residue = Residue(nonzero_bytes=0, nonzero_pages=0, digest="00")
+    return {"bytes_held": length, "bytes_probed": length, "bytes_verified": length, "residue": residue}
 
 
 def build_config(**changes: Any) -> ScrubConfig:

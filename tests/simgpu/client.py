@@ -8,7 +8,7 @@ from cuda.bindings import driver
 
 from lethe.agents import kernels
 
-KERNELS = ("lethe_probe", "lethe_fill", "lethe_verify", "lethe_zero", "lethe_verify_zero")
+KERNELS = ("lethe_probe", "lethe_fill", "lethe_verify", "lethe_zero", "lethe_verify_zero", "lethe_shared")
 ALL_ONES = 2**64 - 1
 WORD = 16
 

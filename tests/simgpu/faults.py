@@ -5,6 +5,8 @@
 
 1. The `faults` file of the GPU's folder holds what was written last, whole; running clients see it at their next call.
 2. Unknown names are refused here: the driver would not miss them.
+3. With `strike_after` the faults wait: that many events of the kind `strike_at` go well, counted over all clients since
+   the file was written, and with the next one everything in the file is in force.
 """
 
 import argparse
@@ -18,9 +20,14 @@ FAULTS: dict[str, str] = {
     "stuck_offset": "byte of video memory that keeps its value whatever is written",
     "stuck_value": "that value (0xff)",
     "out_of_memory_after": "bytes that clients of this GPU can hold together",
+    "shared_stuck_offset": "byte of shared memory, counted over all multiprocessors, that keeps its value",
+    "shared_stuck_value": "that value (0xff)",
+    "missed_multiprocessor": "number of a multiprocessor that gets no block",
+    "strike_after": "how many events go well before the faults of this file are in force (without it: from the start)",
+    "strike_at": "which events: the name of a kernel, allocation, or context (without it: all of them)",
     "lost": "1: the GPU fell off the bus; NVML says GPU_IS_LOST, CUDA says UNKNOWN, to every call",
     "uncorrectable_ecc": "1: kernel launches fail with ECC_UNCORRECTABLE and break their context",
-    "hang": "1: kernel launches do not return until this is taken away",
+    "hang": "1: kernel launches do not return until this is taken away; 2: neither do allocations and new contexts",
     "driver_mismatch": "1: nvmlInit says LIB_RM_VERSION_MISMATCH, cuInit says SYSTEM_DRIVER_MISMATCH",
     "scrub_on_free": "1: the driver clears pages when they are freed (as NVIDIA's does unless told otherwise)",
     "claims_scrub": "1: the driver's parameters say that it does so, whatever it does",
@@ -52,7 +59,14 @@ def write_faults(folder: Path, **faults: int | str) -> None:
         raise UnknownFaultError(f"No fault is called {', '.join(unknown)}; there are: {', '.join(FAULTS)}.")
     new = folder / "faults.new"
     new.write_text("".join(f"{name}={value}\n" for name, value in faults.items()))
+    (folder / "events").unlink(missing_ok=True)
     os.replace(new, folder / "faults")
+
+
+def events_counted(folder: Path) -> int:
+    """Return how many events the faults in force have waited for."""
+    events = folder / "events"
+    return events.stat().st_size if events.exists() else 0
 
 
 def read_faults(folder: Path) -> dict[str, str]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 PAGE_BYTES = 64 * 1024
 PAGE_RECORD_BYTES = 8
+MULTIPROCESSORS = 4
+SHARED_BYTES = 228 * 1024
 NAMESPACE = uuid.UUID("6d0b1f8e-6f0c-5d53-9d55-6c65746865f0")
 
 
@@ -59,6 +61,7 @@ def _make_gpu(folder: Path, node: str, number: int, mib: int) -> Gpu:
     _make_file(folder / "state", size // PAGE_BYTES * PAGE_RECORD_BYTES)
     _make_file(folder / "pids", 0)
     _make_file(memory, size)
+    _make_file(folder / "shared", MULTIPROCESSORS * SHARED_BYTES)
     (folder / "identity").write_text("".join(f"{key}={value}\n" for key, value in identity.items()))
     return Gpu(folder=folder, uuid=identity["uuid"], mib=mib)
 

@@ -4,8 +4,8 @@
    other: one that is lost would keep it from starting at all.
 2. Running out of memory is an answer (None), not an error: whoever takes all memory meets it each time.
 3. Every other failure is a GpuError with a reason fit for quarantine.
-4. Memory taken here is what other processes left: nothing is cleared. It is given back by the end of the process and
-   not before, since a context that met an error may refuse to free.
+4. Memory taken here is what other processes left: nothing is cleared. It is given back by the end of the process,
+   since a context that met an error may refuse to free; one piece may be given back before.
 5. Kernels are loaded with the module, not at their first launch, when no memory would be left for them.
 """
 
@@ -30,12 +30,15 @@ _REASONS: Final = {
     _Result.CUDA_ERROR_ECC_UNCORRECTABLE: reasons.ECC_UNCORRECTABLE,
     _Result.CUDA_ERROR_CONTAINED: reasons.ECC_UNCORRECTABLE,
     _Result.CUDA_ERROR_LAUNCH_TIMEOUT: reasons.GPU_HANG,
+    _Result.CUDA_ERROR_DEVICE_UNAVAILABLE: reasons.COMPUTE_MODE_EXCLUSIVE,
     _Result.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: reasons.DRIVER_MISMATCH,
     _Result.CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE: reasons.DRIVER_MISMATCH,
 }
 _THREADS: Final = 256
 _BLOCKS_PER_MULTIPROCESSOR: Final = 8
 """256 × 8 threads fill a multiprocessor of every supported GPU, which streaming at full bandwidth takes."""
+_SHARED_THREADS: Final = 1024
+_Attribute: Final = driver.CUdevice_attribute
 
 
 class Gpu:
@@ -49,12 +52,8 @@ class Gpu:
         _call(driver.cuCtxSetCurrent, context)
         self._module = _call(driver.cuModuleLoadData, ptx)
         self._functions: dict[str, Any] = {}
-        multiprocessors = _call(
-            driver.cuDeviceGetAttribute,
-            driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
-            self._device,
-        )
-        self._blocks = multiprocessors * _BLOCKS_PER_MULTIPROCESSOR
+        self.multiprocessors = self._attribute(_Attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+        self.shared_bytes = self._attribute(_Attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
         self._properties = self._pinned_memory()
         self.granularity = int(
             _call(
@@ -68,6 +67,11 @@ class Gpu:
         """Return how much memory the driver says can be had."""
         free, _ = _call(driver.cuMemGetInfo)
         return int(free)
+
+    def used_bytes(self) -> int:
+        """Return how much memory contexts and allocations take, this process's own among them."""
+        free, total = _call(driver.cuMemGetInfo)
+        return int(total) - int(free)
 
     def take_mapped(self, length: int) -> DeviceMemory | None:
         """Take a whole number of granules as one physical piece and map it; None when there is no such piece."""
@@ -84,8 +88,15 @@ class Gpu:
             undo.callback(_call, driver.cuMemUnmap, address, length)
             _call(driver.cuMemSetAccess, address, length, [access], 1)
             undo.pop_all()
+            # The mapping keeps the memory, and its end gives it back.
+            _call(driver.cuMemRelease, handle)
             return DeviceMemory(int(address), length)
         return None
+
+    def give_back(self, piece: DeviceMemory) -> None:
+        """Free a mapped piece."""
+        _call(driver.cuMemUnmap, piece.address, piece.length)
+        _call(driver.cuMemAddressFree, piece.address, piece.length)
 
     def take_classic(self, length: int) -> DeviceMemory | None:
         """Take memory from the ordinary allocator, which divides granules; None when it has none left."""
@@ -107,22 +118,32 @@ class Gpu:
 
     def launch(self, kernel: str, *arguments: int) -> None:
         """Start a kernel of the module; all its parameters are 64 bits wide."""
-        if kernel not in self._functions:
-            self._functions[kernel] = _call(driver.cuModuleGetFunction, self._module, kernel.encode())
-        types = (ctypes.c_uint64,) * len(arguments)
-        _call(
-            driver.cuLaunchKernel,
-            self._functions[kernel],
-            *(self._blocks, 1, 1),
-            *(_THREADS, 1, 1),
-            *(0, 0),
-            (arguments, types),
-            0,
-        )
+        self._launch(self._function(kernel), self.multiprocessors * _BLOCKS_PER_MULTIPROCESSOR, _THREADS, 0, arguments)
+
+    def launch_on_multiprocessors(self, kernel: str, *arguments: int) -> None:
+        """Start a kernel with as many blocks as multiprocessors, each of which takes all shared memory of one."""
+        function = self._function(kernel)
+        # More than 48 KiB must be asked for.
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _call(driver.cuFuncSetAttribute, function, attribute, self.shared_bytes)
+        self._launch(function, self.multiprocessors, _SHARED_THREADS, self.shared_bytes, arguments)
 
     def synchronize(self) -> None:
         """Wait until everything launched has ended."""
         _call(driver.cuCtxSynchronize)
+
+    def _launch(self, function: Any, blocks: int, threads: int, shared_bytes: int, arguments: tuple[int, ...]) -> None:
+        types = (ctypes.c_uint64,) * len(arguments)
+        grid, block = (blocks, 1, 1), (threads, 1, 1)
+        _call(driver.cuLaunchKernel, function, *grid, *block, shared_bytes, 0, (arguments, types), 0)
+
+    def _function(self, kernel: str) -> Any:
+        if kernel not in self._functions:
+            self._functions[kernel] = _call(driver.cuModuleGetFunction, self._module, kernel.encode())
+        return self._functions[kernel]
+
+    def _attribute(self, attribute: Any) -> int:
+        return int(_call(driver.cuDeviceGetAttribute, attribute, self._device))
 
     def _pinned_memory(self) -> Any:
         properties = driver.CUmemAllocationProp()

@@ -30,6 +30,8 @@ _ABSENT: Final = (
     pynvml.NVML_ERROR_NO_PERMISSION,
 )
 _COMPUTE_MODES: Final = {0: "Default", 1: "ExclusiveThread", 2: "Prohibited", 3: "ExclusiveProcess"}
+EXCLUSIVE_COMPUTE_MODES: Final = ("ExclusiveThread", "Prohibited", "ExclusiveProcess")
+"""Those in which two processes cannot have contexts at a time."""
 _RECOVERY_ACTIONS: Final = {
     0: "None",
     1: "GpuReset",

@@ -1,205 +1,182 @@
-"""The scrub of one GPU: take all of its memory, look, overwrite, check (scrub.md, Steps 4 to 6).
+"""The scrub of one GPU by two processes, one after the other (scrub.md, steps 4 to 8).
 
-1. Memory is taken in large mapped pieces, halved whenever the GPU has none so large left, down to its granularity, and
-   then in pages of 64 KiB from the ordinary allocator, until there is none. Everything is held until the end.
-2. The probe comes before any write. What leaves the GPU is a count of words, of pages, and a digest.
-3. The pattern's key is new for each scrub and GPU, and the word index runs over all pieces: no two places hold the
-   same, and nothing that an earlier scrub left passes for this one's pattern.
-4. Each pass goes over all pieces before the next begins, so that a check reads memory and not a cache.
-5. A mismatch does not stop it: the zeros still go over everything. The verdict is Failed all the same.
-6. The counters lie in the first 32 bytes of a page that is scrubbed like the others from there on. Those 32 bytes are
-   wiped at the end, but cannot be measured; `EXCLUSIONS` names them.
+A process cannot hold the memory that its own context takes. So a second one leapfrogs over the first:
+
+1. The first holds everything else, wipes shared memory, does the passes, and stays. Shared memory comes before the
+   other kernels: they read through the cache that it shares its cells with, and would write over what is to be found.
+2. It gives up one piece, which it has verified, twice as large as what its own context takes. Nothing else is free, so
+   the second process's context comes to lie there.
+3. The first ends. The second does the passes over all that is free now: what the first held, and where its context was.
+4. The second must get at least what the first had verified and not given up, or somebody else was faster.
+5. What either verified is covered, once. Left is the second one's context, in memory that was zero before it.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from lethe.crypto.derive import length_prefixed, sha256
+from lethe.agents.passes import COUNTER_BYTES, Passes, describe_mismatches, pattern_key
+from lethe.agents.shared_memory import LAUNCHES, scrub_shared_memory
+from lethe.decisions.receipts import covered_bytes
 from lethe.model import reasons
 from lethe.model.errors import GpuError
 from lethe.model.ports import DeviceMemory, VideoMemory
-from lethe.model.scrub import GpuReport, Residue
+from lethe.model.scrub import GpuReport, Leapfrog, MemoryPasses
 
-PAGE_BYTES: Final = 64 * 1024
-WORD_BYTES: Final = 16
-COUNTER_BYTES: Final = 2 * WORD_BYTES
 EXCLUSIONS: Final = (
     "memory that the driver and its firmware reserve",
-    "the scrubber's own context: page tables and code",
-    "32 bytes for the scrubber's counters: wiped, not measured",
+    "the context of the scrub's second process, page tables and code: it lies in memory that the first process had "
+    "verified to be zero, and what it writes there is left to the driver",
+    f"{COUNTER_BYTES} bytes for the second process's counters, in memory that the first had verified: wiped, and not "
+    "measured again",
     "memory rows that were remapped or retired",
-    "shared memory of the multiprocessors",
     "registers",
-    "L1, L2, constant and instruction caches",
+    "L1, L2, constant and instruction caches, and shared memory that the driver keeps from programs",
 )
 
-_NONE: Final = 2**64 - 1
-"""What `lethe_verify` leaves in the place of a first mismatch when there is none."""
+_FREE_SECONDS: Final = 10.0
+"""How long the driver may take to free what a process held that has ended."""
+_PAUSE_SECONDS: Final = 0.01
+
+Tell = Callable[[str, GpuReport], None]
+"""Hears of each step before it begins, and what has been reached."""
 
 
-@dataclass(frozen=True)
-class _Piece:
-    memory: DeviceMemory
-    first: int
-    """Index of its first word, counted over all pieces."""
+class FirstProcess:
+    """Scrubs all but its own context, and gives up a piece for the second process's."""
 
-    @property
-    def words(self) -> int:
-        return self.memory.length // WORD_BYTES
-
-
-def pattern_key(nonce: str, gpu_uuid: str) -> int:
-    """Return the key of this scrub's pattern on this GPU, 64 bits."""
-    return int.from_bytes(sha256(bytes.fromhex(nonce) + gpu_uuid.encode())[:8], "big")
-
-
-def hold(gpu: VideoMemory) -> list[DeviceMemory]:
-    """Take all memory that can be had."""
-    pieces = []
-    length = gpu.free_bytes() // gpu.granularity * gpu.granularity
-    while length > 0:
-        piece = gpu.take_mapped(length)
-        if piece is None:
-            length = length // 2 // gpu.granularity * gpu.granularity
-        else:
-            pieces.append(piece)
-    while (page := gpu.take_classic(PAGE_BYTES)) is not None:
-        pieces.append(page)
-    return pieces
-
-
-class GpuScrub:
-    """One scrub in progress. `report` says at every moment what has been reached."""
-
-    def __init__(
-        self,
-        gpu: VideoMemory,
-        start: GpuReport,
-        nonce: str,
-        coverage_floor: float,
-        tell: Callable[[str, GpuReport], None],
-    ) -> None:
-        """Prepare it; `start` holds what is known beforehand, `tell` hears of each step before it begins."""
+    def __init__(self, gpu: VideoMemory, start: GpuReport, nonce: str, tell: Tell) -> None:
+        """Prepare it; `start` holds what is known beforehand."""
         self.report = start
         self._gpu = gpu
-        self._key = pattern_key(nonce, start.facts.uuid)
-        self._coverage_floor = coverage_floor
         self._tell = tell
-        self._pieces: list[_Piece] = []
-        page = gpu.take_classic(PAGE_BYTES)
-        if page is None:
-            raise GpuError(reasons.OUT_OF_MEMORY, "not even 64 KiB can be allocated on the GPU: somebody else holds it")
-        self._counters = DeviceMemory(page.address, COUNTER_BYTES)
-        self._rest = DeviceMemory(page.address + COUNTER_BYTES, PAGE_BYTES - COUNTER_BYTES)
+        self._key = pattern_key(nonce, start.facts.uuid, 1)
+        self._context_bytes = gpu.used_bytes()
+        self._passes = Passes(gpu, self._key, self._tell_done)
+        self._spare: DeviceMemory | None = None
 
     def run(self) -> GpuReport:
-        """Scrub and return the report with its verdict; raise GpuError when the driver fails."""
-        self._step("hold", self._hold)
-        self._step("probe", self._probe)
-        self._step("fill", self._fill)
-        self._step("verify", self._verify)
-        self._step("zero", self._zero)
-        self._step("verify_zero", self._verify_zero)
-        self._wipe_counters()
-        self._update(bytes_verified=self._held() - self.report.mismatches * WORD_BYTES)
-        self._update(coverage=self.report.bytes_verified / self.report.bytes_total)
+        """Return the report, with a reason when the GPU has failed; raise GpuError when the driver fails."""
+        self._passes.step("hold", self._hold)
+        self._passes.step("shared", self._wipe_shared_memory)
+        self._passes.run()
+        self._update(**msgspec.structs.asdict(self._passes.done))
+        self._judge()
+        if not self.report.reason:
+            self._give_up()
+        return self.report
+
+    def _hold(self) -> None:
+        granules = -(-2 * self._context_bytes // self._gpu.granularity)
+        length = granules * self._gpu.granularity
+        self._spare = self._gpu.take_mapped(length)
+        if self._spare is None:
+            raise GpuError(
+                reasons.OUT_OF_MEMORY,
+                f"{length} bytes for the second process's context cannot be allocated: somebody else holds the GPU",
+            )
+        self._passes.hold(self._spare)
+
+    def _wipe_shared_memory(self) -> None:
+        self._update(shared=scrub_shared_memory(self._gpu, self._passes.counters, self._key))
+
+    def _judge(self) -> None:
+        shared = self.report.shared
+        if self.report.mismatches:
+            self._fail(reasons.VERIFY_MISMATCH, describe_mismatches(self.report))
+        elif shared is not None and shared.mismatches:
+            message = f"{shared.mismatches} words of shared memory did not hold what was written"
+            self._fail(reasons.SHARED_MEMORY_MISMATCH, message)
+        elif shared is not None and shared.seen_count() != shared.multiprocessors:
+            self._fail(
+                reasons.MULTIPROCESSORS_MISSED,
+                f"{LAUNCHES} launches reached {shared.seen_count()} of {shared.multiprocessors} multiprocessors",
+            )
+
+    def _give_up(self) -> None:
+        assert self._spare is not None
+        left_over = self._gpu.free_bytes()
+        self._gpu.give_back(self._spare)
+        leapfrog = Leapfrog(
+            bytes_given_up=self._spare.length, bytes_left_over=left_over, bytes_free=self._gpu.free_bytes()
+        )
+        self._update(leapfrog=leapfrog)
+
+    def _tell_done(self, step: str, done: MemoryPasses) -> None:
+        self._update(**msgspec.structs.asdict(done))
+        self._tell(step, self.report)
+
+    def _fail(self, reason: str, message: str) -> None:
+        self._update(verdict="Failed", reason=reason, message=message)
+
+    def _update(self, **changes: Any) -> None:
+        self.report = msgspec.structs.replace(self.report, **changes)
+
+
+class SecondProcess:
+    """Scrubs what the first process held, and where its context was."""
+
+    def __init__(self, gpu: VideoMemory, first: GpuReport, nonce: str, coverage_floor: float, tell: Tell) -> None:
+        """Prepare it while the first process still holds its memory; `first` is what that reported."""
+        if first.leapfrog is None:
+            raise GpuError(reasons.LEAPFROG_FAILED, "the first process gave up no memory for the second one's context")
+        self._gpu = gpu
+        self._tell = tell
+        self._coverage_floor = coverage_floor
+        context_bytes = max(0, first.leapfrog.bytes_free - gpu.free_bytes())
+        self._leapfrog = msgspec.structs.replace(first.leapfrog, bytes_context=context_bytes)
+        self.report = msgspec.structs.replace(first, leapfrog=self._leapfrog)
+        self._returned = first.bytes_held - first.leapfrog.bytes_given_up
+        self._passes = Passes(gpu, pattern_key(nonce, first.facts.uuid, 2), self._tell_done)
+
+    def run(self) -> GpuReport:
+        """Go on when the first process has ended; return the report with its verdict, or raise GpuError."""
+        self._passes.step("hold", self._hold)
+        self._passes.run()
+        self._note(self._passes.done)
         self._judge()
         return self.report
 
-    def _step(self, name: str, work: Callable[[], None]) -> None:
-        self._tell(name, self.report)
-        started = time.monotonic()
-        work()
-        self._gpu.synchronize()
-        self._update(durations={**self.report.durations, name: round(time.monotonic() - started, 6)})
-
     def _hold(self) -> None:
-        first = 0
-        for memory in (self._rest, *hold(self._gpu)):
-            self._pieces.append(_Piece(memory, first))
-            first += memory.length // WORD_BYTES
-        self._update(bytes_held=self._held())
-
-    def _probe(self) -> None:
-        words = pages = 0
-        digests = []
-        for piece in self._pieces:
-            self._gpu.write(self._counters, (0, 0, 0))
-            self._gpu.launch("lethe_probe", piece.memory.address, piece.words, self._counters.address)
-            found_words, found_pages, fold = self._gpu.read(self._counters, 3)
-            words += found_words
-            pages += found_pages
-            if found_words:
-                digests.append(b"%d %d %016x" % (piece.first, piece.words, fold))
-        residue = Residue(
-            nonzero_bytes=words * WORD_BYTES, nonzero_pages=pages, digest=sha256(length_prefixed(*digests)).hex()
-        )
-        self._update(residue=residue, bytes_probed=self._held())
-
-    def _fill(self) -> None:
-        for piece in self._pieces:
-            self._gpu.launch("lethe_fill", piece.memory.address, piece.words, piece.first, self._key)
-
-    def _verify(self) -> None:
-        self._gpu.write(self._counters, (0, _NONE))
-        for piece in self._pieces:
-            self._gpu.launch(
-                "lethe_verify", piece.memory.address, piece.words, piece.first, self._key, self._counters.address
-            )
-        self._count_mismatches()
-
-    def _zero(self) -> None:
-        for piece in self._pieces:
-            self._gpu.launch("lethe_zero", piece.memory.address, piece.words)
-
-    def _verify_zero(self) -> None:
-        self._gpu.write(self._counters, (0, _NONE))
-        for piece in self._pieces:
-            self._gpu.launch(
-                "lethe_verify_zero", piece.memory.address, piece.words, piece.first, self._counters.address
-            )
-        self._count_mismatches()
-
-    def _count_mismatches(self) -> None:
-        count, first = self._gpu.read(self._counters, 2)
-        if count == 0:
-            return
-        known = self.report.first_mismatch
-        self._update(
-            mismatches=self.report.mismatches + count, first_mismatch=first if known is None else min(first, known)
-        )
-
-    def _wipe_counters(self) -> None:
-        self._gpu.launch("lethe_zero", self._counters.address, self._counters.length // WORD_BYTES)
-        self._gpu.synchronize()
+        deadline = time.monotonic() + _FREE_SECONDS
+        while self._gpu.free_bytes() < self._returned and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
+        self._passes.hold()
 
     def _judge(self) -> None:
-        report = self.report
-        if report.mismatches:
+        report, leapfrog = self.report, self._leapfrog
+        if leapfrog.mismatches:
+            self._fail(reasons.VERIFY_MISMATCH, f"the second process: {describe_mismatches(leapfrog)}")
+        elif leapfrog.bytes_held < self._returned:
             self._fail(
-                reasons.VERIFY_MISMATCH,
-                f"{report.mismatches} words of 16 bytes did not hold what was written, the first at byte "
-                f"{(report.first_mismatch or 0) * WORD_BYTES} of the memory held",
+                reasons.LEAPFROG_FAILED,
+                f"the second process got {leapfrog.bytes_held} bytes, but the first had {self._returned} that came "
+                "free: somebody else took the rest in between",
             )
         elif report.coverage < self._coverage_floor:
             self._fail(
                 reasons.COVERAGE_TOO_LOW,
-                f"{report.bytes_verified} of {report.bytes_total} bytes were verified ({report.coverage:.2%}), "
+                f"{report.bytes_covered} of {report.bytes_total} bytes were verified ({report.coverage:.2%}), "
                 f"expected at least {self._coverage_floor:.2%}: somebody holds the rest, or the floor is too high for "
                 "this model",
             )
         else:
             self._update(verdict="Cleared", reason="", message="")
 
+    def _note(self, done: MemoryPasses) -> None:
+        self._leapfrog = msgspec.structs.replace(self._leapfrog, **msgspec.structs.asdict(done))
+        self._update(leapfrog=self._leapfrog)
+        covered = covered_bytes(self.report)
+        self._update(bytes_covered=covered, coverage=covered / self.report.bytes_total)
+
+    def _tell_done(self, step: str, done: MemoryPasses) -> None:
+        self._note(done)
+        self._tell(step, self.report)
+
     def _fail(self, reason: str, message: str) -> None:
         self._update(verdict="Failed", reason=reason, message=message)
-
-    def _held(self) -> int:
-        return sum(piece.memory.length for piece in self._pieces)
 
     def _update(self, **changes: Any) -> None:
         self.report = msgspec.structs.replace(self.report, **changes)

@@ -4,7 +4,8 @@ In order
  1. Read the node's boot id, the driver and every GPU. A GPU that does not answer is reported, not skipped.
  2. Compare the GPUs with what the operator expects: their number, and the UUIDs of the last verified scrub. A
     difference fails the scrub, and what is there is scrubbed all the same.
- 3. MIG enabled: refuse that GPU. One slice's scrub says nothing about the others.
+ 3. MIG enabled: refuse that GPU. One slice's scrub says nothing about the others. A compute mode that lets only one
+    process in: refuse it too, since its scrub takes two at a time.
  4. End the processes that hold a GPU.
  5. Scrub the GPUs side by side.
  6. Read every GPU again: lost, in need of recovery, new memory errors, or held again is a failure whatever the worker
@@ -21,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from lethe.adapters.nvml import Nvml, needs_recovery
+from lethe.adapters.nvml import EXCLUSIVE_COMPUTE_MODES, Nvml, needs_recovery
 from lethe.agents.eviction import evict
 from lethe.agents.gpu_scrub import EXCLUSIONS
 from lethe.agents.host import HostPaths, read_boot_id, read_scrubs_on_free
@@ -43,6 +44,10 @@ _ADVICE: Final = {
     reasons.DRIVER_MISMATCH: "load the kernel driver that matches the libraries, on the drained node",
     reasons.DRIVER_ERROR: "look at the kernel log for NVRM messages, then reset the GPU or reboot the node",
     reasons.VERIFY_MISMATCH: "replace the GPU",
+    reasons.SHARED_MEMORY_MISMATCH: "replace the GPU",
+    reasons.MULTIPROCESSORS_MISSED: "reset the GPU or reboot the node, and look who else uses the GPU",
+    reasons.LEAPFROG_FAILED: "look at the scrub pod's log and for other users of the GPU, then scrub again",
+    reasons.COMPUTE_MODE_EXCLUSIVE: "set the compute mode Default (nvidia-smi -c 0)",
     reasons.MIG_ENABLED: "disable MIG and reset the GPU",
 }
 """What to do about a reason, where its sentence does not say."""
@@ -122,6 +127,13 @@ def _prepare(nvml: Nvml, index: int, gpu: GpuReport, paths: HostPaths, say: Call
         return gpu
     if gpu.facts.mig_enabled:
         return _failed(gpu, reasons.MIG_ENABLED, "MIG is enabled, and a slice's scrub says nothing about the others")
+    if gpu.facts.compute_mode in EXCLUSIVE_COMPUTE_MODES:
+        return _failed(
+            gpu,
+            reasons.COMPUTE_MODE_EXCLUSIVE,
+            f"the compute mode is {gpu.facts.compute_mode}, and the scrub's second process opens its context while the "
+            "first still has one",
+        )
     try:
         killed = evict(lambda: nvml.processes(index), paths.proc, _EVICTION_SECONDS)
     except GpuError as error:

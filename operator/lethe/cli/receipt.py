@@ -282,7 +282,8 @@ def _print_receipt(console: Console, envelope: Envelope, predicate: ReceiptPredi
     ):
         facts.add_row(name, value)
     console.print(facts, highlight=False, markup=False)
-    gpus = Table("GPU", "serial, PCI", "total", "verified", "coverage", "residue", "mismatches", "killed", box=None)
+    columns = ("GPU", "serial, PCI", "total", "verified", "coverage", "residue", "shared memory", "mismatches", "killed")
+    gpus = Table(*columns, box=None)
     for gpu in report.gpus:
         gpus.add_row(*_gpu_cells(gpu))
     console.print(gpus, highlight=False, markup=False)
@@ -307,15 +308,21 @@ def _gpu_cells(gpu: GpuReport) -> tuple[str, ...]:
     residue = "not probed"
     if gpu.residue is not None:
         residue = f"{decimal(gpu.residue.nonzero_bytes)} in {gpu.residue.nonzero_pages} pages"
+    shared = "not wiped"
+    if gpu.shared is not None:
+        shared = f"{gpu.shared.seen_count()} of {gpu.shared.multiprocessors} SMs"
+        if gpu.shared.residue_bytes:
+            shared += f", {decimal(gpu.shared.residue_bytes)} of residue"
     killed = ", ".join(f"{process.name} (pod {process.pod_uid or 'none'})" for process in gpu.killed)
     return (
         f"{gpu.facts.uuid} {gpu.facts.name}",
         f"{_known(gpu.facts.serial)}, {_known(gpu.facts.pci_bus_id)}",
         decimal(gpu.bytes_total),
-        decimal(gpu.bytes_verified),
+        decimal(gpu.bytes_covered),
         f"{gpu.coverage:.2%}",
         residue,
-        str(gpu.mismatches),
+        shared,
+        str(gpu.mismatches + (gpu.leapfrog.mismatches if gpu.leapfrog else 0)),
         killed or "none",
     )
 

@@ -16,7 +16,15 @@ import msgspec
 
 from lethe.model import reasons
 from lethe.model.agentconfig import ScrubConfig
-from lethe.model.scrub import PASSES, GpuReport, ReceiptPredicate, ScrubReport, ScrubSummary
+from lethe.model.scrub import (
+    FIRST_STEPS,
+    SECOND_STEPS,
+    GpuReport,
+    MemoryPasses,
+    ReceiptPredicate,
+    ScrubReport,
+    ScrubSummary,
+)
 
 
 class Cleared(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +92,31 @@ def decide_clearance(
 
 
 def residue_bytes(report: ScrubReport) -> int:
-    """Return what the probes of all GPUs found."""
-    return sum(gpu.residue.nonzero_bytes for gpu in report.gpus if gpu.residue is not None)
+    """Return what the first processes' probes found on all GPUs, in video memory and in shared memory.
+
+    What a second process found is not in it: where the first one's context was, that context's own leavings lie.
+    """
+    video = sum(gpu.residue.nonzero_bytes for gpu in report.gpus if gpu.residue is not None)
+    return video + sum(gpu.shared.residue_bytes for gpu in report.gpus if gpu.shared is not None)
+
+
+def covered_bytes(gpu: GpuReport) -> int:
+    """Return how many bytes the first process or the second verified, at least; what both did counts once.
+
+    The second could have all that the first had verified but for where its own context lies. That context came to lie
+    in what the first gave up, verified, or in what it had left over, which nobody verified.
+    """
+    second = gpu.leapfrog
+    if second is None or second.bytes_context is None:
+        return gpu.bytes_verified
+    only_first = min(max(0, second.bytes_context - second.bytes_left_over), second.bytes_given_up)
+    return max(gpu.bytes_verified, second.bytes_verified + only_first)
+
+
+def _has_freed_residue(gpu: GpuReport) -> bool:
+    """Say whether something was left in video memory that a tenant or the first process had freed."""
+    found = [done.residue for done in (gpu, gpu.leapfrog) if done is not None and done.residue is not None]
+    return any(residue.nonzero_bytes > 0 for residue in found)
 
 
 def lowest_coverage(report: ScrubReport) -> float:
@@ -94,8 +125,8 @@ def lowest_coverage(report: ScrubReport) -> float:
 
 
 def is_leak(report: ScrubReport) -> bool:
-    """Say whether residue was found although the driver says that it clears freed memory."""
-    return residue_bytes(report) > 0 and report.driver_scrubs_on_free is True
+    """Say whether freed video memory held something although the driver says that it clears it."""
+    return report.driver_scrubs_on_free is True and any(_has_freed_residue(gpu) for gpu in report.gpus)
 
 
 def is_valid_for(predicate: ReceiptPredicate, node_uid: str, boot_id: str, epoch: int) -> bool:
@@ -198,27 +229,53 @@ def _check_mig(gpu: GpuReport, expected: ScrubConfig) -> _Finding:
 
 
 def _check_passes(gpu: GpuReport, expected: ScrubConfig) -> _Finding:
-    missing = [name for name in PASSES if name not in gpu.durations]
-    if missing or gpu.residue is None or gpu.after is None:
-        done = "residue" if gpu.residue is None else "the state afterwards"
-        return reasons.SCRUB_INCOMPLETE, f"the report lacks {', '.join(missing) or done}"
-    if not 0 < gpu.bytes_held == gpu.bytes_probed == gpu.bytes_verified:
-        return reasons.SCRUB_INCOMPLETE, (
-            f"of {gpu.bytes_held} bytes held, {gpu.bytes_probed} were probed and {gpu.bytes_verified} verified"
+    finding = _missing_from(gpu, FIRST_STEPS, "first")
+    if finding is None and gpu.after is None:
+        return reasons.SCRUB_INCOMPLETE, "the report lacks the state afterwards"
+    return finding
+
+
+def _check_mismatches(gpu: GpuReport, expected: ScrubConfig) -> _Finding:
+    return _mismatches_of(gpu, "first")
+
+
+def _check_shared(gpu: GpuReport, expected: ScrubConfig) -> _Finding:
+    shared = gpu.shared
+    if shared is None or shared.bytes_each <= 0:
+        return reasons.SCRUB_INCOMPLETE, "the report lacks the shared memory of the multiprocessors"
+    if shared.mismatches:
+        return reasons.SHARED_MEMORY_MISMATCH, f"{shared.mismatches} words of it did not hold what was written"
+    if not 0 < shared.multiprocessors == shared.seen_count():
+        return reasons.MULTIPROCESSORS_MISSED, (
+            f"the shared memory of {shared.seen_count()} multiprocessors was wiped, but the GPU has "
+            f"{shared.multiprocessors}"
         )
     return None
 
 
-def _check_mismatches(gpu: GpuReport, expected: ScrubConfig) -> _Finding:
-    if gpu.mismatches == 0 and gpu.first_mismatch is None:
-        return None
-    return reasons.VERIFY_MISMATCH, f"{gpu.mismatches} words did not hold what was written"
+def _check_leapfrog(gpu: GpuReport, expected: ScrubConfig) -> _Finding:
+    second = gpu.leapfrog
+    if second is None or second.bytes_context is None:
+        return reasons.SCRUB_INCOMPLETE, "the report lacks the second process, which covers the first one's context"
+    finding = _missing_from(second, SECOND_STEPS, "second") or _mismatches_of(second, "second")
+    if finding is not None:
+        return finding
+    returned = gpu.bytes_held - second.bytes_given_up
+    if not 0 < returned <= second.bytes_held:
+        return reasons.LEAPFROG_FAILED, (
+            f"the second process held {second.bytes_held} bytes, expected at least the {returned} that came free"
+        )
+    return None
 
 
 def _check_coverage(gpu: GpuReport, expected: ScrubConfig) -> _Finding:
-    if not gpu.bytes_verified <= gpu.bytes_total == gpu.facts.memory_total:
+    if gpu.bytes_covered != covered_bytes(gpu):
+        return reasons.SCRUB_INCOMPLETE, (
+            f"the report says that {gpu.bytes_covered} bytes are covered, its processes verified {covered_bytes(gpu)}"
+        )
+    if not gpu.bytes_covered <= gpu.bytes_total == gpu.facts.memory_total:
         return reasons.COVERAGE_TOO_LOW, (
-            f"{gpu.bytes_verified} bytes verified of {gpu.bytes_total}, but NVML says {gpu.facts.memory_total} in all"
+            f"{gpu.bytes_covered} bytes verified of {gpu.bytes_total}, but NVML says {gpu.facts.memory_total} in all"
         )
     if _coverage(gpu) < expected.coverage_floor:
         return reasons.COVERAGE_TOO_LOW, (
@@ -233,8 +290,27 @@ def _check_processes(gpu: GpuReport, expected: ScrubConfig) -> _Finding:
     return reasons.LEFTOVER_PROCESS, f"{gpu.after.processes} processes held it when the scrub ended"
 
 
+def _missing_from(done: MemoryPasses, steps: tuple[str, ...], process: str) -> _Finding:
+    """Say what one process's part of a report lacks."""
+    missing = [name for name in steps if name not in done.durations]
+    if missing or done.residue is None:
+        return reasons.SCRUB_INCOMPLETE, f"the {process} process lacks {', '.join(missing) or 'residue'}"
+    if not 0 < done.bytes_held == done.bytes_probed == done.bytes_verified:
+        return reasons.SCRUB_INCOMPLETE, (
+            f"of {done.bytes_held} bytes that the {process} process held, {done.bytes_probed} were probed and "
+            f"{done.bytes_verified} verified"
+        )
+    return None
+
+
+def _mismatches_of(done: MemoryPasses, process: str) -> _Finding:
+    if done.mismatches == 0 and done.first_mismatch is None:
+        return None
+    return reasons.VERIFY_MISMATCH, f"{done.mismatches} words did not hold what the {process} process wrote"
+
+
 def _coverage(gpu: GpuReport) -> float:
-    return gpu.bytes_verified / gpu.bytes_total
+    return gpu.bytes_covered / gpu.bytes_total
 
 
 _CHECKS: tuple[Callable[[_Case], _Finding], ...] = (
@@ -252,8 +328,10 @@ _CHECKS: tuple[Callable[[_Case], _Finding], ...] = (
 _GPU_CHECKS: tuple[Callable[[GpuReport, ScrubConfig], _Finding], ...] = (
     _check_gpu_verdict,
     _check_mig,
-    _check_passes,  # all five, over all that was held, and a last look
+    _check_passes,  # all steps of the first process, over all that it held, and a last look
     _check_mismatches,
+    _check_shared,  # every multiprocessor that there is
+    _check_leapfrog,  # all steps of the second, over all that came free
     _check_coverage,  # by NVML's total, not by what the allocator offered
     _check_processes,
 )

@@ -35,6 +35,7 @@ _ADVICE: Final = {
     reasons.RECOVERY_REQUIRED: "do the recovery that the GPU asks for (nvidia-smi -q)",
     reasons.GPU_SET_MISMATCH: "compare the GPUs of the node with those that its device plugin offers",
     reasons.MIG_ENABLED: "switch MIG off on the node's GPUs",
+    reasons.COMPUTE_MODE_EXCLUSIVE: "set the compute mode Default on the node's GPUs",
     reasons.LEFTOVER_PROCESS: "end the process that still holds a GPU",
 }
 """What to do first, by why a scrub did not clear its node."""

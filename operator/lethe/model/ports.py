@@ -49,13 +49,24 @@ class VideoMemory(Protocol):
 
     granularity: int
     """Bytes that the length of a mapped piece is a multiple of."""
+    multiprocessors: int
+    shared_bytes: int
+    """What one block can take of a multiprocessor's shared memory."""
 
     def free_bytes(self) -> int:
         """Return how much memory the driver says can be had."""
         ...
 
+    def used_bytes(self) -> int:
+        """Return how much memory contexts and allocations take, this process's own among them."""
+        ...
+
     def take_mapped(self, length: int) -> DeviceMemory | None:
         """Take one physical piece; None when the GPU has none so large."""
+        ...
+
+    def give_back(self, piece: DeviceMemory) -> None:
+        """Free a mapped piece."""
         ...
 
     def take_classic(self, length: int) -> DeviceMemory | None:
@@ -72,6 +83,10 @@ class VideoMemory(Protocol):
 
     def launch(self, kernel: str, *arguments: int) -> None:
         """Start a kernel; all its parameters are 64 bits wide."""
+        ...
+
+    def launch_on_multiprocessors(self, kernel: str, *arguments: int) -> None:
+        """Start a kernel with as many blocks as multiprocessors, each of which takes all shared memory of one."""
         ...
 
     def synchronize(self) -> None:

@@ -3,7 +3,9 @@
 Sizes are bytes, durations seconds, times RFC 3339. A value that the driver does not offer is None, never zero.
 """
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+import msgspec
 
 from lethe.model.posture import Posture
 from lethe.model.resources import PastHolder, Resource
@@ -11,7 +13,13 @@ from lethe.model.resources import PastHolder, Resource
 Verdict = Literal["Cleared", "Failed"]
 
 PASSES: Final = ("probe", "fill", "verify", "zero", "verify_zero")
-"""The passes over a GPU's memory, in order; each leaves its time in `GpuReport.durations`."""
+"""The passes of one process over the memory that it holds, in order."""
+
+FIRST_STEPS: Final = ("hold", "shared", *PASSES)
+"""The steps of a GPU's first process, in order; each leaves its time in `durations`."""
+
+SECOND_STEPS: Final = ("hold", *PASSES)
+"""Those of the second, after the leapfrog."""
 
 
 class KilledProcess(Resource, frozen=True, kw_only=True):
@@ -56,8 +64,59 @@ class Residue(Resource, frozen=True, kw_only=True):
     """Fold of contents and addresses, hex; equal digests mean equal residue in equal places."""
 
 
-class GpuReport(Resource, frozen=True, kw_only=True):
-    """One GPU's part of a report. When `verdict` is Failed, `reason` says why and the rest is what was reached."""
+class MemoryPasses(Resource, frozen=True, kw_only=True):
+    """What one process did to the memory that it held."""
+
+    bytes_held: int = 0
+    bytes_probed: int = 0
+    bytes_verified: int = 0
+    residue: Residue | None = None
+    mismatches: int = 0
+    first_mismatch: int | None = None
+    durations: dict[str, float] = {}
+    """Seconds of each step."""
+
+
+class SharedMemory(Resource, frozen=True, kw_only=True):
+    """What was done to the shared memory of the multiprocessors."""
+
+    multiprocessors: int
+    """As many as the driver says that there are."""
+    seen: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,256}$")]
+    """Hex; bit n is set when the multiprocessor that calls itself n (`%smid`) was probed, wiped and verified."""
+    bytes_each: int
+    """What one block can take, and was covered, of each."""
+    residue_bytes: int = 0
+    """8 bytes for each 8-byte word that was not zero."""
+    mismatches: int = 0
+
+    def seen_count(self) -> int:
+        """Return how many multiprocessors were done."""
+        return int(self.seen, 16).bit_count()
+
+
+class Leapfrog(MemoryPasses, frozen=True, kw_only=True):
+    """What a second process did, which opened its context in memory that the first had verified and given up.
+
+    Its residue is what lay there when the first had ended: where the first one's context had been, that context's own
+    leavings too, unless the driver clears.
+    """
+
+    bytes_given_up: int
+    """What the first process freed for the second one's context, verified."""
+    bytes_left_over: int
+    """What the first process could not allocate; the context may lie there in part."""
+    bytes_free: int
+    """What the driver called free just before the second process opened its context."""
+    bytes_context: int | None = None
+    """What the second one's context took."""
+
+
+class GpuReport(MemoryPasses, frozen=True, kw_only=True):
+    """One GPU's part of a report, with what its first process did to memory.
+
+    When `verdict` is Failed, `reason` says why and the rest is what was reached.
+    """
 
     facts: GpuFacts
     after: GpuFacts | None = None
@@ -66,16 +125,12 @@ class GpuReport(Resource, frozen=True, kw_only=True):
     reason: str = ""
     message: str = ""
     bytes_total: int = 0
-    bytes_held: int = 0
-    bytes_probed: int = 0
-    bytes_verified: int = 0
+    shared: SharedMemory | None = None
+    leapfrog: Leapfrog | None = None
+    bytes_covered: int = 0
+    """What the first process or the second verified; what both did counts once."""
     coverage: float = 0.0
-    residue: Residue | None = None
-    mismatches: int = 0
-    first_mismatch: int | None = None
     killed: list[KilledProcess] = []
-    durations: dict[str, float] = {}
-    """Seconds of each step: "hold", and the names in PASSES."""
 
 
 class ScrubReport(Resource, frozen=True, kw_only=True):

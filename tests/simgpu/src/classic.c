@@ -1,6 +1,7 @@
 #include "classic.h"
 
 #include "context.h"
+#include "faults.h"
 #include "space.h"
 
 #include <stdlib.h>
@@ -66,6 +67,8 @@ EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
         return CUDA_ERROR_INVALID_VALUE;
     if (bytes > gpu_total_bytes(gpu))
         return CUDA_ERROR_OUT_OF_MEMORY;
+    gpu_count_event(gpu, "allocation");
+    fault_of_taking(gpu);
     bytes = (bytes + SMALL_GRANULARITY - 1) / SMALL_GRANULARITY * SMALL_GRANULARITY;
     struct allocation *allocation = malloc(sizeof *allocation);
     struct block *block = allocation == NULL ? NULL : block_create(gpu, bytes);

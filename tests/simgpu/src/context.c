@@ -66,6 +66,8 @@ static CUresult open_context(CUcontext context, CUdevice device)
         return status;
     if (!gpu_attach(gpu))
         return CUDA_ERROR_OUT_OF_MEMORY;
+    gpu_count_event(gpu, "context");
+    fault_of_taking(gpu);
     struct block *memory = block_create(gpu, CONTEXT_PAGES * PAGE_BYTES);
     if (memory == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -88,6 +90,11 @@ EXPORT CUresult cuInit(unsigned int flags)
         return CUDA_ERROR_NO_DEVICE;
     if (gpu_driver_mismatches())
         return CUDA_ERROR_SYSTEM_DRIVER_MISMATCH;
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (initialised_by == 0 && visible != NULL)
+        gpu_keep_only(visible);
+    if (gpu_count() == 0)
+        return CUDA_ERROR_NO_DEVICE;
     if (initialised_by == 0)
         initialised_by = getpid();
     return driver_enter();

@@ -1,6 +1,7 @@
 /* Devices: what they are called and what they can do. */
 #include "context.h"
 #include "identity.h"
+#include "kernels.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -65,7 +66,7 @@ EXPORT CUresult cuDeviceGetPCIBusId(char *text, int size, CUdevice device)
     return CUDA_SUCCESS;
 }
 
-/* Attribute numbers of CUdevice_attribute, and what this GPU (compute capability 9.0, four multiprocessors) answers.
+/* Attribute numbers of CUdevice_attribute, and what this GPU (compute capability 9.0) answers.
  * What is not listed is 0: unsupported. */
 EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
 {
@@ -79,9 +80,9 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     case 4: *value = 64; break;               /* block dimension z */
     case 5: *value = 0x7fffffff; break;       /* grid dimension x */
     case 6: case 7: *value = 65535; break;    /* grid dimensions y, z */
-    case 8: *value = 48 * 1024; break;        /* shared memory per block */
+    case 8: *value = ORDINARY_SHARED_BYTES; break; /* shared memory per block, unless asked for more */
     case 10: *value = 32; break;              /* warp size */
-    case 16: *value = 4; break;               /* multiprocessors */
+    case 16: *value = MULTIPROCESSORS; break; /* multiprocessors */
     case 32: *value = 1; break;               /* ECC */
     case 33: *value = (int)identity_pci(gpu).bus; break;
     case 34: *value = (int)identity_pci(gpu).device; break;
@@ -89,8 +90,8 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     case 41: *value = 1; break;               /* unified addressing */
     case 75: *value = 9; break;               /* compute capability, major */
     case 76: *value = 0; break;               /* and minor */
-    case 81: *value = 228 * 1024; break;      /* shared memory per multiprocessor */
-    case 97: *value = 227 * 1024; break;      /* shared memory per block, at most */
+    case 81: *value = SHARED_BYTES; break;    /* shared memory per multiprocessor */
+    case 97: *value = BLOCK_SHARED_BYTES; break; /* shared memory per block, at most */
     case 102: *value = 1; break;              /* virtual memory management */
     default: *value = 0; break;
     }

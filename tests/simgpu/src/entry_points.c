@@ -82,6 +82,7 @@
     X(cuModuleUnload, cuModuleUnload, 2000)                                                                            \
     X(cuModuleGetFunction, cuModuleGetFunction, 2000)                                                                  \
     X(cuLaunchKernel, cuLaunchKernel, 4000)                                                                            \
+    X(cuFuncSetAttribute, cuFuncSetAttribute, 9000)                                                                    \
     X(cuFuncGetAttribute, cuFuncGetAttribute, 2020)                                                                    \
     X(cuOccupancyMaxActiveBlocksPerMultiprocessor, cuOccupancyMaxActiveBlocksPerMultiprocessor, 6050)
 

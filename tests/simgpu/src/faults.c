@@ -14,12 +14,33 @@ CUresult fault_of_call(const struct gpu *gpu)
     return gpu_has_fault(gpu, "lost") ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
 }
 
-CUresult fault_of_launch(const struct gpu *gpu)
+enum { HANGING_LAUNCHES = 1, HANGING_ALLOCATIONS = 2 };
+
+static void wait_while_hanging(const struct gpu *gpu, uint64_t degree)
 {
     const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
-    while (gpu_has_fault(gpu, "hang"))
+    struct settings faults;
+    for (gpu_read_faults(gpu, &faults); settings_number(&faults, "hang", 0) >= degree; gpu_read_faults(gpu, &faults))
         nanosleep(&pause, NULL);
+}
+
+void fault_of_taking(const struct gpu *gpu) { wait_while_hanging(gpu, HANGING_ALLOCATIONS); }
+
+CUresult fault_of_launch(const struct gpu *gpu)
+{
+    wait_while_hanging(gpu, HANGING_LAUNCHES);
     return gpu_has_fault(gpu, "uncorrectable_ecc") ? CUDA_ERROR_ECC_UNCORRECTABLE : CUDA_SUCCESS;
+}
+
+struct shared_fault fault_of_shared_memory(const struct gpu *gpu)
+{
+    struct settings faults;
+    gpu_read_faults(gpu, &faults);
+    return (struct shared_fault){
+        .missed = settings_number(&faults, "missed_multiprocessor", UINT64_MAX),
+        .stuck_offset = settings_number(&faults, "shared_stuck_offset", UINT64_MAX),
+        .stuck_value = settings_number(&faults, "shared_stuck_value", 0xff),
+    };
 }
 
 static void flip_bits(const struct gpu *gpu, const struct settings *faults, enum write_kind kind, CUdeviceptr begin,

@@ -82,21 +82,26 @@ static void reap(struct gpu *gpu)
 static bool open_gpu(struct gpu *gpu, const char *path)
 {
     struct stat memory;
+    const int access = PROT_READ | PROT_WRITE;
     gpu->folder_fd = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
     if (gpu->folder_fd < 0)
         return false;
     gpu->memory_fd = openat(gpu->folder_fd, "mem", O_RDWR | O_CLOEXEC);
     gpu->state_fd = openat(gpu->folder_fd, "state", O_RDWR | O_CLOEXEC);
     gpu->pids_fd = openat(gpu->folder_fd, "pids", O_RDWR | O_CLOEXEC);
-    if (gpu->memory_fd < 0 || gpu->state_fd < 0 || gpu->pids_fd < 0 || fstat(gpu->memory_fd, &memory) < 0) {
-        fprintf(stderr, "simgpu: %s lacks mem, state or pids, or forbids writing them.\n", path);
+    int shared_fd = openat(gpu->folder_fd, "shared", O_RDWR | O_CLOEXEC);
+    if (gpu->memory_fd < 0 || gpu->state_fd < 0 || gpu->pids_fd < 0 || shared_fd < 0 ||
+        fstat(gpu->memory_fd, &memory) < 0) {
+        fprintf(stderr, "simgpu: %s lacks mem, shared, state or pids, or forbids writing them.\n", path);
         return false;
     }
     settings_read(&gpu->identity, gpu->folder_fd, "identity");
     gpu->page_count = memory.st_size / PAGE_BYTES;
-    gpu->pages = mmap(NULL, gpu->page_count * sizeof *gpu->pages, PROT_READ | PROT_WRITE, MAP_SHARED, gpu->state_fd, 0);
+    gpu->pages = mmap(NULL, gpu->page_count * sizeof *gpu->pages, access, MAP_SHARED, gpu->state_fd, 0);
+    gpu->shared = mmap(NULL, MULTIPROCESSORS * SHARED_BYTES, access, MAP_SHARED, shared_fd, 0);
+    close(shared_fd);
     pthread_mutex_init(&gpu->lock, NULL);
-    return gpu->pages != MAP_FAILED;
+    return gpu->pages != MAP_FAILED && (void *)gpu->shared != MAP_FAILED;
 }
 
 static int is_gpu_folder(const struct dirent *entry) { return strncmp(entry->d_name, "gpu", 3) == 0; }
@@ -126,6 +131,18 @@ int gpu_open_all(void)
 int gpu_count(void) { return count; }
 
 struct gpu *gpu_at(int index) { return index >= 0 && index < count ? &gpus[index] : NULL; }
+
+void gpu_keep_only(const char *uuids)
+{
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        char uuid[64];
+        settings_text(&gpus[i].identity, "uuid", uuid, sizeof uuid);
+        if (strstr(uuids, uuid) != NULL)
+            gpus[kept++] = gpus[i];
+    }
+    count = kept;
+}
 
 bool gpu_attach(struct gpu *gpu)
 {
@@ -212,9 +229,35 @@ int gpu_clients(struct gpu *gpu, struct gpu_client clients[static MAX_SLOTS])
     return found;
 }
 
+void gpu_count_event(const struct gpu *gpu, const char *event)
+{
+    struct settings faults;
+    char awaited[32], after[32];
+    settings_read(&faults, gpu->folder_fd, "faults");
+    bool named = settings_text(&faults, "strike_at", awaited, sizeof awaited);
+    if (!settings_text(&faults, "strike_after", after, sizeof after) || (named && strcmp(awaited, event) != 0))
+        return;
+    int fd = openat(gpu->folder_fd, "events", O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0 || write(fd, ".", 1) != 1) {
+        perror("simgpu: cannot count an event");
+        abort();
+    }
+    close(fd);
+}
+
+static uint64_t events_counted(const struct gpu *gpu)
+{
+    struct stat events;
+    return fstatat(gpu->folder_fd, "events", &events, 0) == 0 ? (uint64_t)events.st_size : 0;
+}
+
 void gpu_read_faults(const struct gpu *gpu, struct settings *faults)
 {
+    char after[32];
     settings_read(faults, gpu->folder_fd, "faults");
+    if (settings_text(faults, "strike_after", after, sizeof after) &&
+        events_counted(gpu) <= settings_number(faults, "strike_after", 0))
+        faults->text[0] = '\0';
 }
 
 bool gpu_has_fault(const struct gpu *gpu, const char *name)

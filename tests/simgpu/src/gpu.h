@@ -1,10 +1,12 @@
 /* A simulated GPU: a folder that outlives processes, pods and nodes.
  *
  *   mem       video memory; its size is the GPU's
+ *   shared    shared memory of the multiprocessors, one after the other; a block finds there what an earlier one left
  *   state     who owns each 64 KiB page, and the locks that tell living clients from dead ones
  *   pids      locks that tell NVML the process ids of clients
  *   identity  uuid, serial, name, PCI address, minor number (text)
  *   faults    what is to go wrong, and driver settings (text, may be missing)
+ *   events    a byte for each event that a fault waits for (see gpu_count_event)
  *
  * Rules
  *  1. A client holds an open-file-description lock on its slot's byte of `state` from its first context to its death.
@@ -27,6 +29,8 @@ enum {
     PAGE_BYTES = 64 * 1024,
     RESERVED_PAGES = 4, /* 256 KiB, as a share of a small GPU about what a real driver keeps */
     CONTEXT_PAGES = 8,  /* 512 KiB that a context takes for itself */
+    MULTIPROCESSORS = 4,
+    SHARED_BYTES = 228 * 1024, /* of each multiprocessor */
     MAX_GPUS = 16,
     MAX_SLOTS = 255,
 };
@@ -40,6 +44,7 @@ struct gpu {
     int folder_fd, memory_fd, state_fd, pids_fd;
     struct settings identity;
     struct page *pages;
+    uint8_t *shared;
     uint32_t page_count;
     uint32_t slot; /* ours; 0: not a client yet */
     uint32_t last_allocation;
@@ -57,6 +62,9 @@ int gpu_open_all(void);
 int gpu_count(void);
 struct gpu *gpu_at(int index);
 
+/* Forget all GPUs but those whose UUIDs are in this list, divided by commas. */
+void gpu_keep_only(const char *uuids);
+
 /* Become a client; false when all slots are taken. */
 bool gpu_attach(struct gpu *gpu);
 
@@ -70,7 +78,11 @@ uint64_t gpu_reserved_bytes(void);
 uint64_t gpu_used_bytes(struct gpu *gpu); /* by clients, without the reserved ones */
 int gpu_clients(struct gpu *gpu, struct gpu_client clients[static MAX_SLOTS]);
 
-/* The fault file as it is now. */
+/* Count one `event` if the fault file waits for it: `strike_at` names it (any, when absent), and after `strike_after` of
+ * them, counted over all clients since the file was written, the faults are in force. */
+void gpu_count_event(const struct gpu *gpu, const char *event);
+
+/* The fault file as it is now; an empty one while its faults still wait for an event. */
 void gpu_read_faults(const struct gpu *gpu, struct settings *faults);
 bool gpu_has_fault(const struct gpu *gpu, const char *name);
 bool gpu_driver_mismatches(void);

@@ -40,21 +40,24 @@ static struct written written_words(const uint4 *base, u64 words)
     return (struct written){(CUdeviceptr)base, words * sizeof *base};
 }
 
-static CUresult run_probe(void **arguments, const struct launch_size *size, struct written *written)
+static CUresult run_probe(const struct gpu *gpu, void **arguments, const struct launch_size *size,
+                          struct written *written)
 {
     const uint4 *base = ARGUMENT(const uint4 *, 0);
     u64 n = ARGUMENT(u64, 1), *out = ARGUMENT(u64 *, 2);
-    (void)written;
+    (void)gpu, (void)written;
     if (!is_range(base, n, false) || !is_output(out, 3))
         return CUDA_ERROR_ILLEGAL_ADDRESS;
     FOR_EACH_THREAD(size, lethe_probe(base, n, out));
     return CUDA_SUCCESS;
 }
 
-static CUresult run_fill(void **arguments, const struct launch_size *size, struct written *written)
+static CUresult run_fill(const struct gpu *gpu, void **arguments, const struct launch_size *size,
+                         struct written *written)
 {
     uint4 *base = ARGUMENT(uint4 *, 0);
     u64 n = ARGUMENT(u64, 1), first = ARGUMENT(u64, 2), key = ARGUMENT(u64, 3);
+    (void)gpu;
     if (!is_range(base, n, true))
         return CUDA_ERROR_ILLEGAL_ADDRESS;
     FOR_EACH_THREAD(size, lethe_fill(base, n, first, key));
@@ -62,21 +65,24 @@ static CUresult run_fill(void **arguments, const struct launch_size *size, struc
     return CUDA_SUCCESS;
 }
 
-static CUresult run_verify(void **arguments, const struct launch_size *size, struct written *written)
+static CUresult run_verify(const struct gpu *gpu, void **arguments, const struct launch_size *size,
+                           struct written *written)
 {
     const uint4 *base = ARGUMENT(const uint4 *, 0);
     u64 n = ARGUMENT(u64, 1), first = ARGUMENT(u64, 2), key = ARGUMENT(u64, 3), *out = ARGUMENT(u64 *, 4);
-    (void)written;
+    (void)gpu, (void)written;
     if (!is_range(base, n, false) || !is_output(out, 2))
         return CUDA_ERROR_ILLEGAL_ADDRESS;
     FOR_EACH_THREAD(size, lethe_verify(base, n, first, key, out));
     return CUDA_SUCCESS;
 }
 
-static CUresult run_zero(void **arguments, const struct launch_size *size, struct written *written)
+static CUresult run_zero(const struct gpu *gpu, void **arguments, const struct launch_size *size,
+                         struct written *written)
 {
     uint4 *base = ARGUMENT(uint4 *, 0);
     u64 n = ARGUMENT(u64, 1);
+    (void)gpu;
     if (!is_range(base, n, true))
         return CUDA_ERROR_ILLEGAL_ADDRESS;
     FOR_EACH_THREAD(size, lethe_zero(base, n));
@@ -84,21 +90,46 @@ static CUresult run_zero(void **arguments, const struct launch_size *size, struc
     return CUDA_SUCCESS;
 }
 
-static CUresult run_verify_zero(void **arguments, const struct launch_size *size, struct written *written)
+static CUresult run_verify_zero(const struct gpu *gpu, void **arguments, const struct launch_size *size,
+                                struct written *written)
 {
     const uint4 *base = ARGUMENT(const uint4 *, 0);
     u64 n = ARGUMENT(u64, 1), first = ARGUMENT(u64, 2), *out = ARGUMENT(u64 *, 3);
-    (void)written;
+    (void)gpu, (void)written;
     if (!is_range(base, n, false) || !is_output(out, 2))
         return CUDA_ERROR_ILLEGAL_ADDRESS;
     FOR_EACH_THREAD(size, lethe_verify_zero(base, n, first, out));
     return CUDA_SUCCESS;
 }
 
+/* Let the current block run on a multiprocessor, and see its shared memory. */
+static void place_block(const struct gpu *gpu, const struct shared_fault *fault)
+{
+    unsigned int chosen = blockIdx.x % MULTIPROCESSORS;
+    if (chosen == fault->missed)
+        chosen = (chosen + 1) % MULTIPROCESSORS;
+    current_multiprocessor = chosen;
+    block_shared = gpu->shared + (size_t)chosen * SHARED_BYTES;
+    stuck_byte = fault->stuck_offset / SHARED_BYTES == chosen ? fault->stuck_offset % SHARED_BYTES : NO_BYTE;
+    stuck_value = fault->stuck_value;
+}
+
+static CUresult run_shared(const struct gpu *gpu, void **arguments, const struct launch_size *size,
+                           struct written *written)
+{
+    u64 words = ARGUMENT(u64, 0), key = ARGUMENT(u64, 1), bits = ARGUMENT(u64, 2), *out = ARGUMENT(u64 *, 3);
+    (void)written;
+    if (words > size->shared_bytes / sizeof words || !is_output(out, 2 + (bits + 63) / 64))
+        return CUDA_ERROR_ILLEGAL_ADDRESS;
+    const struct shared_fault fault = fault_of_shared_memory(gpu);
+    FOR_EACH_THREAD(size, (place_block(gpu, &fault), lethe_shared(words, key, bits, out)));
+    return CUDA_SUCCESS;
+}
+
 static const struct kernel kernels[] = {
     {"lethe_probe", WRITES_NOTHING, run_probe},   {"lethe_fill", WRITES_PATTERN, run_fill},
     {"lethe_verify", WRITES_NOTHING, run_verify}, {"lethe_zero", WRITES_ZEROS, run_zero},
-    {"lethe_verify_zero", WRITES_NOTHING, run_verify_zero},
+    {"lethe_verify_zero", WRITES_NOTHING, run_verify_zero}, {"lethe_shared", WRITES_NOTHING, run_shared},
 };
 
 const struct kernel *kernel_named(const char *name)

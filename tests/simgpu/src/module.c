@@ -10,6 +10,7 @@ enum { MAX_BLOCK_THREADS = 1024 };
 
 struct function {
     const struct kernel *kernel;
+    unsigned int shared_limit; /* bytes that a launch may ask for */
     struct function *next;
 };
 
@@ -77,7 +78,7 @@ EXPORT CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const
     struct function *found = malloc(sizeof *found);
     if (found == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    *found = (struct function){kernel, module->functions};
+    *found = (struct function){kernel, ORDINARY_SHARED_BYTES, module->functions};
     module->functions = *function = found;
     return CUDA_SUCCESS;
 }
@@ -93,17 +94,19 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigne
                                unsigned int shared_bytes, CUstream stream, void **arguments, void **extra)
 {
     CUcontext context;
-    struct launch_size size = {grid_x, grid_y, grid_z, block_x, block_y, block_z};
+    struct launch_size size = {grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes};
     struct written written;
     CUresult status = context_enter(&context);
     (void)stream;
     if (status != CUDA_SUCCESS)
         return status;
-    if (function == NULL || arguments == NULL || extra != NULL || shared_bytes != 0 || !is_launchable(&size))
+    if (function == NULL || arguments == NULL || extra != NULL || shared_bytes > function->shared_limit ||
+        !is_launchable(&size))
         return CUDA_ERROR_INVALID_VALUE;
+    gpu_count_event(context_gpu(context), function->kernel->name);
     status = fault_of_launch(context_gpu(context));
     if (status == CUDA_SUCCESS)
-        status = function->kernel->run(arguments, &size, &written);
+        status = function->kernel->run(context_gpu(context), arguments, &size, &written);
     if (status != CUDA_SUCCESS)
         return context_break(context, status);
     if (function->kernel->writes != WRITES_NOTHING)
@@ -117,6 +120,17 @@ EXPORT CUresult cuFuncGetAttribute(int *value, int attribute, CUfunction functio
     if (function == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
     *value = attribute == 0 ? MAX_BLOCK_THREADS : 0;
+    return CUDA_SUCCESS;
+}
+
+/* Attribute 8 is the most dynamic shared memory that a launch may ask for. */
+EXPORT CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
+{
+    if (function == NULL)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (attribute != 8 || value < 0 || value > BLOCK_SHARED_BYTES)
+        return CUDA_ERROR_INVALID_VALUE;
+    function->shared_limit = (unsigned int)value;
     return CUDA_SUCCESS;
 }
 

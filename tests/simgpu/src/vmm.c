@@ -31,6 +31,8 @@ EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes, 
         return status;
     if (flags != 0 || !is_multiple(bytes))
         return CUDA_ERROR_INVALID_VALUE;
+    gpu_count_event(gpu, "allocation");
+    fault_of_taking(gpu);
     *handle = gpu_attach(gpu) ? block_create(gpu, bytes) : NULL;
     return *handle != NULL ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }

@@ -1,150 +1,144 @@
-"""The order of work on one GPU, on memory that lives in this process; real kernels run in test_scrub.py."""
+"""The two processes of one GPU's scrub, on GPUs that only record it; real ones run in test_scrub.py."""
 
-from collections.abc import Sequence
-from itertools import pairwise
+from typing import Any
 
+import msgspec
 import pytest
 
-from lethe.agents.gpu_scrub import PAGE_BYTES, GpuScrub, hold, pattern_key
+from lethe.agents import gpu_scrub
+from lethe.agents.gpu_scrub import FirstProcess, SecondProcess
+from lethe.agents.passes import COUNTER_BYTES, pattern_key
+from lethe.agents.shared_memory import LAUNCHES
 from lethe.model import reasons
 from lethe.model.errors import GpuError
-from lethe.model.ports import DeviceMemory
-from lethe.model.scrub import PASSES, GpuReport
+from lethe.model.scrub import FIRST_STEPS, PASSES, SECOND_STEPS, GpuReport
+from tests.common.recording_gpu import CONTEXT, MIB, RecordingGpu
 from tests.common.scrubs import build_facts
 
-MIB = 1 << 20
 NONCE = "5a" * 32
+TOTAL = 16 * MIB
+FREE = TOTAL - CONTEXT
 
 
-class RecordingGpu:
-    """Memory that is given out until it is used up, and a list of what was launched."""
-
-    granularity = 2 * MIB
-
-    def __init__(self, free: int, largest: int | None = None, counters: dict[str, Sequence[int]] | None = None) -> None:
-        self.free = free
-        self.largest = largest or free
-        self.found = counters or {}
-        self.taken: list[int] = []
-        self.launched: list[tuple[str, tuple[int, ...]]] = []
-
-    def free_bytes(self) -> int:
-        return self.free
-
-    def take_mapped(self, length: int) -> DeviceMemory | None:
-        assert length % self.granularity == 0
-        return self._take(length) if length <= self.largest else None
-
-    def take_classic(self, length: int) -> DeviceMemory | None:
-        return self._take(length)
-
-    def _take(self, length: int) -> DeviceMemory | None:
-        if length > self.free:
-            return None
-        self.free -= length
-        self.taken.append(length)
-        return DeviceMemory(sum(self.taken), length)
-
-    def write(self, memory: DeviceMemory, values: Sequence[int]) -> None:
-        self.launched.append(("write", tuple(values)))
-
-    def read(self, memory: DeviceMemory, count: int) -> list[int]:
-        kernel = self.launched[-1][0]
-        return list(self.found.get(kernel, (0, 2**64 - 1, 0)))[:count]
-
-    def launch(self, kernel: str, *arguments: int) -> None:
-        self.launched.append((kernel, arguments))
-
-    def synchronize(self) -> None: ...
-
-
-def start(total: int) -> GpuReport:
-    return GpuReport(facts=build_facts(memory_total=total), verdict="Failed", bytes_total=total)
-
-
-def scrub(gpu: RecordingGpu, total: int, floor: float = 0.9) -> tuple[GpuReport, list[str]]:
+def run_first(gpu: RecordingGpu) -> tuple[GpuReport, list[str]]:
     told: list[str] = []
-    report = GpuScrub(gpu, start(total), NONCE, floor, lambda step, _: told.append(step)).run()
-    return report, told
+    start = GpuReport(facts=build_facts(memory_total=TOTAL), verdict="Failed", bytes_total=TOTAL)
+    return FirstProcess(gpu, start, NONCE, lambda step, _: told.append(step)).run(), told
 
 
-@pytest.mark.parametrize(
-    ("free", "largest", "expected"),
-    [
-        pytest.param(64 * MIB, 64 * MIB, [64 * MIB], id="one piece"),
-        pytest.param(7 * MIB, 7 * MIB, [6 * MIB, *[PAGE_BYTES] * 16], id="tail below the granularity"),
-        pytest.param(20 * MIB, 6 * MIB, [4 * MIB] * 5, id="fragmented: halved until a piece fits"),
-        pytest.param(3 * PAGE_BYTES + 1, MIB, [PAGE_BYTES] * 3, id="less than a granule"),
-        pytest.param(0, 0, [], id="nothing"),
-    ],
-)
-def test_holds_everything_in_ever_smaller_pieces(free: int, largest: int, expected: list[int]) -> None:
-    gpu = RecordingGpu(free, largest)
-    assert [piece.length for piece in hold(gpu)] == expected
+def first_report(**leapfrog: Any) -> GpuReport:
+    report, _ = run_first(RecordingGpu(FREE))
+    assert report.leapfrog is not None
+    return msgspec.structs.replace(report, leapfrog=msgspec.structs.replace(report.leapfrog, **leapfrog))
 
 
-def test_passes_follow_each_other_over_all_pieces() -> None:
-    gpu = RecordingGpu(5 * MIB)
-    report, told = scrub(gpu, 5 * MIB)
-    assert told == ["hold", *PASSES]
-    assert list(report.durations) == ["hold", *PASSES]
-    kernels = [kernel for kernel, _ in gpu.launched if kernel != "write"]
-    pieces = len(gpu.taken)
-    expected = [f"lethe_{name}" for name in PASSES for _ in range(pieces)]
-    assert kernels == [*expected, "lethe_zero"]
+def run_second(gpu: RecordingGpu, first: GpuReport, floor: float = 0.9) -> tuple[GpuReport, list[str]]:
+    told: list[str] = []
+    # What the first gave up is all that is free until it has ended.
+    free, gpu.free = gpu.free, 2 * MIB - CONTEXT
+    second = SecondProcess(gpu, first, NONCE, floor, lambda step, _: told.append(step))
+    gpu.free += free - (2 * MIB - CONTEXT)
+    return second.run(), told
 
 
-def test_no_word_index_is_used_twice() -> None:
-    gpu = RecordingGpu(11 * MIB, largest=4 * MIB)
-    scrub(gpu, 11 * MIB)
-    for kernel in ("lethe_fill", "lethe_verify", "lethe_verify_zero"):
-        ranges = [(arguments[2], arguments[1]) for name, arguments in gpu.launched if name == kernel]
-        assert len(ranges) > 2
-        assert all(first + words == following for (first, words), (following, _) in pairwise(ranges))
+def test_the_first_process_wipes_shared_memory_before_anything_else_runs() -> None:
+    gpu = RecordingGpu(FREE)
+    report, told = run_first(gpu)
+    assert told == [*FIRST_STEPS]
+    assert list(report.durations) == [*FIRST_STEPS]
+    kernels = gpu.kernels()
+    assert kernels[0] == "lethe_shared"
+    assert list(dict.fromkeys(kernels[1:])) == [f"lethe_{name}" for name in PASSES]
 
 
-def test_fill_and_verify_share_a_key_of_this_scrub_and_gpu() -> None:
-    gpu = RecordingGpu(4 * MIB)
-    scrub(gpu, 4 * MIB)
-    keys = {arguments[3] for name, arguments in gpu.launched if name in ("lethe_fill", "lethe_verify")}
-    assert keys == {pattern_key(NONCE, build_facts().uuid)}
-    assert pattern_key(NONCE, "GPU-1") != pattern_key(NONCE, "GPU-2") != pattern_key("00" * 32, "GPU-2")
+def test_the_first_process_gives_up_a_verified_piece_and_holds_the_rest() -> None:
+    gpu = RecordingGpu(FREE)
+    report, _ = run_first(gpu)
+    (given_up,) = gpu.returned
+    assert given_up.length == gpu.granularity >= 2 * CONTEXT
+    for kernel in ("lethe_probe", "lethe_fill", "lethe_verify", "lethe_zero", "lethe_verify_zero"):
+        assert given_up.address in {arguments[0] for name, arguments in gpu.launched if name == kernel}
+    assert report.leapfrog is not None
+    assert report.leapfrog.bytes_given_up == report.leapfrog.bytes_free == given_up.length
+    assert report.leapfrog.bytes_left_over == 0
+    assert report.bytes_verified == report.bytes_held == FREE - COUNTER_BYTES
+    assert (report.verdict, report.reason) == ("Failed", "")
 
 
-def test_counts_residue_over_all_pieces() -> None:
-    gpu = RecordingGpu(8 * MIB, largest=4 * MIB, counters={"lethe_probe": (5, 2, 99)})
-    report, _ = scrub(gpu, 8 * MIB, floor=0.5)
-    pieces = len(gpu.taken)
-    assert report.residue is not None
-    assert (report.residue.nonzero_bytes, report.residue.nonzero_pages) == (5 * 16 * pieces, 2 * pieces)
-    assert report.verdict == "Cleared"
+def test_no_memory_for_the_second_context_is_an_error() -> None:
+    with pytest.raises(GpuError, match="second process's context") as raised:
+        run_first(RecordingGpu(1 * MIB))
+    assert raised.value.reason == reasons.OUT_OF_MEMORY
 
 
-def test_a_mismatch_fails_and_the_zeros_still_go_over_everything() -> None:
-    gpu = RecordingGpu(4 * MIB, counters={"lethe_verify": (3, 77), "lethe_verify_zero": (1, 12)})
-    report, told = scrub(gpu, 4 * MIB)
-    assert (report.verdict, report.reason) == ("Failed", reasons.VERIFY_MISMATCH)
-    assert (report.mismatches, report.first_mismatch) == (4, 12)
-    assert report.bytes_verified == report.bytes_held - 4 * 16
+def test_shared_memory_is_launched_again_until_every_multiprocessor_was_seen() -> None:
+    gpu = RecordingGpu(FREE, counters={"lethe_shared": (6, 0)}, bitmaps=[0b1, 0b1, 0b101, 1 << 70 | 0b101])
+    report, _ = run_first(gpu)
+    assert gpu.kernels().count("lethe_shared") == 4
+    assert report.shared is not None
+    assert (report.shared.seen_count(), report.shared.multiprocessors, report.shared.bytes_each) == (3, 3, 1024)
+    assert (report.shared.seen, report.shared.residue_bytes) == (f"{1 << 70 | 0b101:x}", 48)
+    assert not report.reason
+
+
+FAULTS: list[Any] = [
+    pytest.param(RecordingGpu(FREE, bitmaps=[0b101]), reasons.MULTIPROCESSORS_MISSED, id="multiprocessor missed"),
+    pytest.param(
+        RecordingGpu(FREE, counters={"lethe_shared": (0, 1)}), reasons.SHARED_MEMORY_MISMATCH, id="shared memory"
+    ),
+    pytest.param(RecordingGpu(FREE, counters={"lethe_verify": (1, 7)}), reasons.VERIFY_MISMATCH, id="pattern"),
+    pytest.param(RecordingGpu(FREE, counters={"lethe_verify_zero": (1, 7)}), reasons.VERIFY_MISMATCH, id="zeros"),
+]
+
+
+@pytest.mark.parametrize(("gpu", "reason"), FAULTS)
+def test_a_first_process_that_fails_gives_up_nothing(gpu: RecordingGpu, reason: str) -> None:
+    report, told = run_first(gpu)
+    assert (report.verdict, report.reason, report.leapfrog, gpu.returned) == ("Failed", reason, None, [])
     assert told[-1] == "verify_zero"
+    assert gpu.kernels().count("lethe_shared") == (LAUNCHES if reason == reasons.MULTIPROCESSORS_MISSED else 1)
+
+
+def test_the_second_process_does_the_passes_over_what_came_free() -> None:
+    gpu = RecordingGpu(FREE)
+    report, told = run_second(gpu, first_report())
+    assert told == [*SECOND_STEPS]
+    assert report.leapfrog is not None and list(report.leapfrog.durations) == [*SECOND_STEPS]
+    assert list(dict.fromkeys(gpu.kernels())) == [f"lethe_{name}" for name in PASSES]
+    keys = {arguments[3] for name, arguments in gpu.launched if name in ("lethe_fill", "lethe_verify")}
+    assert keys == {pattern_key(NONCE, report.facts.uuid, 2)}
+    assert report.leapfrog.bytes_verified == FREE - COUNTER_BYTES
+    assert report.leapfrog.bytes_context == CONTEXT
+    assert report.bytes_covered == TOTAL - COUNTER_BYTES  # each left out the other's context
+    assert (report.verdict, report.reason, report.coverage) == ("Cleared", "", report.bytes_covered / TOTAL)
+
+
+def test_what_the_first_left_over_does_not_count_as_verified_under_the_second_context() -> None:
+    report, _ = run_second(RecordingGpu(FREE), first_report(bytes_left_over=100))
+    assert report.bytes_covered == TOTAL - COUNTER_BYTES - 100
+
+
+@pytest.mark.parametrize("kernel", ["lethe_verify", "lethe_verify_zero"])
+def test_a_mismatch_of_the_second_process_fails(kernel: str) -> None:
+    report, _ = run_second(RecordingGpu(FREE, counters={kernel: (2, 5)}), first_report())
+    assert (report.verdict, report.reason, report.mismatches) == ("Failed", reasons.VERIFY_MISMATCH, 0)
+    assert report.leapfrog is not None and report.leapfrog.mismatches == 2
+
+
+def test_a_second_process_that_gets_less_than_came_free_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_scrub, "_FREE_SECONDS", 0.0)
+    report, _ = run_second(RecordingGpu(FREE - 2 * MIB - 1), first_report(), floor=0.5)
+    assert (report.verdict, report.reason) == ("Failed", reasons.LEAPFROG_FAILED)
 
 
 def test_coverage_below_the_floor_fails() -> None:
-    report, _ = scrub(RecordingGpu(4 * MIB), total=8 * MIB)
+    report, _ = run_second(RecordingGpu(FREE), first_report(), floor=0.9999999)
     assert (report.verdict, report.reason) == ("Failed", reasons.COVERAGE_TOO_LOW)
-    assert report.coverage == (4 * MIB - 32) / (8 * MIB)
+    assert "expected at least" in report.message
 
 
-def test_the_counters_take_two_words_of_a_page_that_is_scrubbed_too() -> None:
-    gpu = RecordingGpu(2 * PAGE_BYTES)
-    report, _ = scrub(gpu, 2 * PAGE_BYTES)
-    assert report.bytes_held == 2 * PAGE_BYTES - 32
-    probed = [arguments[:2] for kernel, arguments in gpu.launched if kernel == "lethe_probe"]
-    assert probed == [(PAGE_BYTES + 32, PAGE_BYTES // 16 - 2), (2 * PAGE_BYTES, PAGE_BYTES // 16)]
-    assert gpu.launched[-1] == ("lethe_zero", (PAGE_BYTES, 2))
-
-
-def test_a_gpu_that_is_full_is_an_error() -> None:
+def test_a_second_process_needs_memory_that_was_given_up() -> None:
+    first = msgspec.structs.replace(first_report(), leapfrog=None)
     with pytest.raises(GpuError) as raised:
-        scrub(RecordingGpu(PAGE_BYTES - 1), 4 * MIB)
-    assert raised.value.reason == reasons.OUT_OF_MEMORY
+        run_second(RecordingGpu(FREE), first)
+    assert raised.value.reason == reasons.LEAPFROG_FAILED

@@ -1,9 +1,7 @@
-"""The scrub's own process on the simulated driver: real libraries, real kernels, one process for each GPU."""
+"""The scrub's own process on the simulated driver: real libraries, real kernels; faults are in test_scrub_faults.py."""
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,68 +10,17 @@ import msgspec
 import pytest
 
 from lethe.agents.kernels import ptx_sha256
-from lethe.decisions.receipts import Cleared, NotCleared, decide_clearance
-from lethe.formats.receipt import parse_report, parse_summary
+from lethe.decisions.receipts import Cleared, NotCleared
 from lethe.model import reasons
-from lethe.model.agentconfig import ScrubConfig, encode
-from lethe.model.scrub import ScrubReport, ScrubSummary
+from tests.common.scrub_process import BOOT, Scrub, write_memory
 from tests.simgpu.driver_root import write_parameters
 from tests.simgpu.fixtures import Machine
+from tests.simgpu.gpus import MULTIPROCESSORS, SHARED_BYTES
 
 MIB = 16
-FLOOR = 0.94  # a context takes 512 KiB, which is much of so small a GPU
 SECRET_OFFSET = 8 << 20
-BOOT = "6f0b9a52-0000-4000-8000-000000000001"
-
-
-class Scrub:
-    """A scrub process on a machine."""
-
-    def __init__(self, machine: Machine, folder: Path, **changes: Any) -> None:
-        self.machine, self.folder = machine, folder
-        config = ScrubConfig(
-            node="gpu-1",
-            node_uid="node-uid",
-            boot_id=BOOT,
-            epoch=3,
-            nonce="5a" * 32,
-            gpu_count=len(machine.gpus),
-            coverage_floor=FLOOR,
-            timeout_seconds=60,
-        )
-        self.config = msgspec.structs.replace(config, **changes)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        (self.folder / "boot_id").write_text(BOOT + "\n")
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "lethe.scrub_main", "--config", encode(self.config)),
-                *("--boot-id-file", str(self.folder / "boot_id")),
-                *("--termination-log", str(self.folder / "termination-log")),
-                *arguments,
-            ],
-            env={**self.machine.environment, "LETHE_DRIVER_ROOT": str(self.folder)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def finish(self, process: subprocess.Popen[str]) -> tuple[ScrubReport, ScrubSummary]:
-        """Wait for the process; check that log, summary and exit status belong together."""
-        log, progress = process.communicate(timeout=120)
-        report, sha256 = parse_report(log.encode())
-        summary = parse_summary((self.folder / "termination-log").read_text())
-        assert log.count("\n") == 1
-        assert progress.endswith(f"{report.message or report.verdict}\n")
-        assert (summary.report_sha256, summary.verdict, summary.reason) == (sha256, report.verdict, report.reason)
-        assert process.returncode == (0 if report.verdict == "Cleared" else 1)
-        return report, summary
-
-    def run(self) -> tuple[ScrubReport, Cleared | NotCleared]:
-        """Run it and return the report, and what the operator makes of it."""
-        with self.start() as process:
-            report, summary = self.finish(process)
-        return report, decide_clearance(report, summary.report_sha256, summary, self.config)
+CONTEXT_OFFSET = 300 << 10
+"""Behind what the driver reserves: a fresh GPU's first context lies there."""
 
 
 @pytest.fixture
@@ -82,18 +29,12 @@ def pair(make_machine: Callable[..., Machine]) -> Machine:
     return make_machine(count=2, mib=MIB)
 
 
-def write_memory(machine: Machine, number: int, offset: int, data: bytes) -> None:
-    with (machine.gpus[number].folder / "mem").open("r+b") as memory:
-        memory.seek(offset)
-        memory.write(data)
-
-
 def test_a_fresh_node_is_cleared(pair: Machine, tmp_path: Path) -> None:
     report, clearance = Scrub(pair, tmp_path).run()
     assert clearance == Cleared(
         gpus=[gpu.uuid for gpu in pair.gpus],
         residue_bytes=0,
-        coverage=1 - ((768 << 10) + 32) / (MIB << 20),  # the driver's reserve, the context, the counters
+        coverage=1 - ((256 << 10) + 128) / (MIB << 20),  # the driver's reserve, the second process's counters
         leak=False,
     )
     assert (report.boot_id, report.node_uid, report.epoch) == (BOOT, "node-uid", 3)
@@ -134,6 +75,31 @@ def test_what_a_tenant_left_is_measured_and_gone(pair: Machine, tmp_path: Path) 
     assert not any(memory)
 
 
+def test_what_lies_where_the_first_process_has_its_context_is_found_and_gone(machine: Machine, tmp_path: Path) -> None:
+    write_memory(machine, 0, CONTEXT_OFFSET, b"x" * 160)
+    report, clearance = Scrub(machine, tmp_path).run()
+    assert isinstance(clearance, Cleared) and clearance.residue_bytes == 0
+    leapfrog = report.gpus[0].leapfrog
+    assert leapfrog is not None and leapfrog.residue is not None
+    assert leapfrog.residue.nonzero_bytes == 160
+    assert (leapfrog.bytes_context, leapfrog.bytes_left_over) == (512 << 10, 0)
+    assert not any((machine.gpus[0].folder / "mem").read_bytes())
+
+
+def test_shared_memory_of_every_multiprocessor_is_measured_and_wiped(machine: Machine, tmp_path: Path) -> None:
+    file = machine.gpus[0].folder / "shared"
+    memory = bytearray(file.stat().st_size)
+    for number in range(MULTIPROCESSORS):
+        memory[number * SHARED_BYTES + 4096 : number * SHARED_BYTES + 4096 + 8 * (number + 1)] = b"x" * 8 * (number + 1)
+    file.write_bytes(memory)
+    report, clearance = Scrub(machine, tmp_path).run()
+    shared = report.gpus[0].shared
+    assert shared is not None
+    assert (shared.seen, shared.multiprocessors, shared.bytes_each) == ("f", MULTIPROCESSORS, 227 << 10)
+    assert isinstance(clearance, Cleared) and clearance.residue_bytes == shared.residue_bytes == 8 * (1 + 2 + 3 + 4)
+    assert not any(file.read_bytes())
+
+
 def test_a_second_scrub_finds_nothing(machine: Machine, tmp_path: Path) -> None:
     write_memory(machine, 0, SECRET_OFFSET, os.urandom(4096))
     assert Scrub(machine, tmp_path).run()[1].residue_bytes == 4096
@@ -154,42 +120,6 @@ def test_the_simulated_driver_tells_that_it_does_not_clear(machine: Machine, tmp
     report, clearance = Scrub(machine, tmp_path).run()
     assert report.driver_scrubs_on_free is False
     assert isinstance(clearance, Cleared) and not clearance.leak
-
-
-FAULTS: list[Any] = [
-    pytest.param({"bit_flip_offset": SECRET_OFFSET}, reasons.VERIFY_MISMATCH, id="bit flips after the pattern"),
-    pytest.param(
-        {"bit_flip_offset": SECRET_OFFSET, "bit_flip_after": "zero"}, reasons.VERIFY_MISMATCH, id="or after zeros"
-    ),
-    pytest.param({"stuck_offset": SECRET_OFFSET, "stuck_value": 7}, reasons.VERIFY_MISMATCH, id="stuck cell"),
-    pytest.param({"out_of_memory_after": 10 << 20}, reasons.COVERAGE_TOO_LOW, id="not all memory to be had"),
-    pytest.param({"out_of_memory_after": 512 << 10}, reasons.OUT_OF_MEMORY, id="only a context fits"),
-    pytest.param({"out_of_memory_after": 1}, reasons.OUT_OF_MEMORY, id="not even a context"),
-    pytest.param({"uncorrectable_ecc": 1}, reasons.ECC_UNCORRECTABLE, id="uncorrectable error"),
-    pytest.param({"lost": 1}, reasons.GPU_LOST, id="lost"),
-    pytest.param({"mig": 1}, reasons.MIG_ENABLED, id="MIG"),
-    pytest.param({"remap_pending": 1}, reasons.RECOVERY_REQUIRED, id="remapped row waits for a reset"),
-    pytest.param({"recovery_action": 2}, reasons.RECOVERY_REQUIRED, id="driver wants a reboot"),
-]
-
-
-@pytest.mark.parametrize(("faults", "reason"), FAULTS)
-def test_a_fault_of_one_gpu_fails_the_node_and_the_other_is_reported(
-    pair: Machine, tmp_path: Path, faults: dict[str, int | str], reason: str
-) -> None:
-    pair.set_faults(1, **faults)
-    report, clearance = Scrub(pair, tmp_path).run()
-    assert [gpu.verdict for gpu in report.gpus] == ["Cleared", "Failed"]
-    assert report.gpus[1].reason == report.reason == reason
-    assert isinstance(clearance, NotCleared) and clearance.reason == reason
-    assert report.message
-
-
-def test_a_driver_that_does_not_match_fails_without_gpus(pair: Machine, tmp_path: Path) -> None:
-    pair.set_faults(0, driver_mismatch=1)
-    report, clearance = Scrub(pair, tmp_path).run()
-    assert (report.reason, report.gpus) == (reasons.DRIVER_MISMATCH, [])
-    assert isinstance(clearance, NotCleared) and clearance.reason == reasons.DRIVER_MISMATCH
 
 
 @pytest.mark.parametrize(
@@ -221,58 +151,8 @@ def test_a_process_that_still_holds_a_gpu_is_ended_and_named(machine: Machine, t
         assert client.process.wait() == -signal.SIGKILL
     assert [process.pid for process in report.gpus[0].killed] == [client.process.pid]
     assert report.gpus[0].facts.processes == 1
-    # The page that lies where the scrubber's counters come to lie: all but those is measured.
-    assert isinstance(clearance, Cleared) and clearance.residue_bytes == 65536 - 32
-
-
-def read_until(process: subprocess.Popen[str], sentence: str) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
-        if sentence in line:
-            return
-    raise AssertionError(f"the scrub ended without saying {sentence!r}")
-
-
-def test_a_gpu_lost_during_the_scrub_is_called_lost(machine: Machine, tmp_path: Path) -> None:
-    machine.set_faults(0, hang=1)
-    scrub = Scrub(machine, tmp_path)
-    with scrub.start() as process:
-        read_until(process, f"{machine.gpus[0].uuid}: probe")
-        machine.set_faults(0, lost=1)
-        report, _ = scrub.finish(process)
-    assert report.reason == reasons.GPU_LOST
-    assert report.gpus[0].bytes_held > 0 and report.gpus[0].bytes_probed == 0
-
-
-def test_a_gpu_that_hangs_is_given_up_at_the_deadline(machine: Machine, tmp_path: Path) -> None:
-    machine.set_faults(0, hang=1)
-    report, clearance = Scrub(machine, tmp_path, timeout_seconds=1).run()
-    assert report.reason == reasons.GPU_HANG
-    assert isinstance(clearance, NotCleared) and clearance.reason == reasons.GPU_HANG
-    assert report.gpus[0].after is not None and report.gpus[0].after.memory_used == 0
-
-
-def worker_on(machine: Machine, number: int) -> int:
-    """Return the one process that holds a GPU, as NVML names it."""
-    found = machine.run(f"""
-        from lethe.adapters.nvml import Nvml
-        with Nvml() as nvml:
-            answer(pids=nvml.processes({number}))
-    """)
-    (pid,) = found["pids"]
-    return int(pid)
-
-
-def test_a_worker_that_dies_fails_its_gpu(pair: Machine, tmp_path: Path) -> None:
-    pair.set_faults(1, hang=1)
-    scrub = Scrub(pair, tmp_path)
-    with scrub.start() as process:
-        read_until(process, f"{pair.gpus[1].uuid}: probe")
-        os.kill(worker_on(pair, 1), signal.SIGKILL)
-        report, _ = scrub.finish(process)
-    assert [gpu.verdict for gpu in report.gpus] == ["Cleared", "Failed"]
-    assert report.reason == reasons.DRIVER_ERROR
-    assert "exit code -9" in report.message
+    # The page that lies where the first process's counters come to lie: all but those is measured.
+    assert isinstance(clearance, Cleared) and clearance.residue_bytes == 65536 - 128
 
 
 @pytest.mark.parametrize("config", ["", "{}"])

@@ -5,16 +5,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from lethe.decisions.receipts import Cleared, NotCleared, decide_clearance, is_valid_for, residue_bytes
+from lethe.decisions.receipts import Cleared, NotCleared, covered_bytes, decide_clearance, is_valid_for, residue_bytes
 from lethe.model import reasons
 from lethe.model.agentconfig import ScrubConfig
-from lethe.model.scrub import PASSES, Residue, ScrubReport
+from lethe.model.scrub import FIRST_STEPS, SECOND_STEPS, Residue, ScrubReport
 from tests.common.scrubs import (
+    CONTEXT,
+    COVERED,
+    GIVEN_UP,
     HELD,
+    LEFT_OVER,
     TOTAL,
     build_config,
     build_facts,
     build_gpu,
+    build_leapfrog,
     build_predicate,
     build_report,
     build_summary,
@@ -23,6 +28,7 @@ from tests.common.scrubs import (
 
 UUIDS = ["GPU-00000000", "GPU-00000001"]
 RESIDUE = Residue(nonzero_bytes=4096, nonzero_pages=1, digest="ab")
+SHARED = build_gpu().shared
 
 
 def decide(report: ScrubReport, config: ScrubConfig | None = None, **summary: Any) -> Cleared | NotCleared:
@@ -30,7 +36,7 @@ def decide(report: ScrubReport, config: ScrubConfig | None = None, **summary: An
 
 
 def test_a_sound_report_clears() -> None:
-    expected = Cleared(gpus=UUIDS, residue_bytes=0, coverage=HELD / TOTAL, leak=False)
+    expected = Cleared(gpus=UUIDS, residue_bytes=0, coverage=COVERED / TOTAL, leak=False)
     assert decide(build_report()) == expected
     assert decide(build_report(), build_config(gpus=UUIDS[::-1])) == expected
 
@@ -40,8 +46,24 @@ def with_gpu(**changes: Any) -> ScrubReport:
     return build_report(gpus=[build_gpu(0), build_gpu(1, **changes)])
 
 
-def without_pass(name: str) -> ScrubReport:
-    return with_gpu(durations={step: 0.01 for step in PASSES if step != name})
+def without(name: str) -> ScrubReport:
+    return with_gpu(durations={step: 0.01 for step in FIRST_STEPS if step != name})
+
+
+def with_shared(**changes: Any) -> ScrubReport:
+    return with_gpu(shared=msgspec.structs.replace(SHARED, **changes))
+
+
+def with_leapfrog(**changes: Any) -> ScrubReport:
+    return with_gpu(leapfrog=build_leapfrog(**changes))
+
+
+def second_without(name: str) -> ScrubReport:
+    return with_leapfrog(durations={step: 0.01 for step in SECOND_STEPS if step != name})
+
+
+def over(length: int) -> dict[str, int]:
+    return {"bytes_held": length, "bytes_probed": length, "bytes_verified": length}
 
 
 REFUSED: list[Any] = [
@@ -67,7 +89,33 @@ REFUSED: list[Any] = [
     pytest.param(with_gpu(verdict="Failed"), {}, reasons.SCRUB_FAILED, id="one GPU failed without a reason"),
     pytest.param(with_gpu(facts=build_facts(1, mig_enabled=True)), {}, reasons.MIG_ENABLED, id="MIG before"),
     pytest.param(with_gpu(after=build_facts(1, mig_enabled=True)), {}, reasons.MIG_ENABLED, id="MIG after"),
-    *(pytest.param(without_pass(name), {}, reasons.SCRUB_INCOMPLETE, id=f"no {name}") for name in PASSES),
+    *(pytest.param(without(name), {}, reasons.SCRUB_INCOMPLETE, id=f"no {name}") for name in FIRST_STEPS),
+    pytest.param(with_gpu(shared=None), {}, reasons.SCRUB_INCOMPLETE, id="no shared memory"),
+    pytest.param(with_shared(bytes_each=0), {}, reasons.SCRUB_INCOMPLETE, id="nothing of shared memory"),
+    pytest.param(with_shared(seen="b"), {}, reasons.MULTIPROCESSORS_MISSED, id="a multiprocessor missed"),
+    pytest.param(with_shared(seen="1f"), {}, reasons.MULTIPROCESSORS_MISSED, id="a multiprocessor too many"),
+    pytest.param(with_shared(multiprocessors=0, seen="0"), {}, reasons.MULTIPROCESSORS_MISSED, id="no multiprocessor"),
+    pytest.param(with_shared(mismatches=1), {}, reasons.SHARED_MEMORY_MISMATCH, id="mismatch in shared memory"),
+    pytest.param(with_gpu(leapfrog=None), {}, reasons.SCRUB_INCOMPLETE, id="no leapfrog"),
+    pytest.param(with_leapfrog(bytes_context=None), {}, reasons.SCRUB_INCOMPLETE, id="leapfrog only begun"),
+    *(
+        pytest.param(second_without(name), {}, reasons.SCRUB_INCOMPLETE, id=f"no second {name}")
+        for name in SECOND_STEPS
+    ),
+    pytest.param(with_leapfrog(residue=None), {}, reasons.SCRUB_INCOMPLETE, id="second did not measure residue"),
+    pytest.param(with_leapfrog(bytes_probed=HELD - 1), {}, reasons.SCRUB_INCOMPLETE, id="second did not probe all"),
+    pytest.param(with_leapfrog(bytes_verified=HELD - 1), {}, reasons.SCRUB_INCOMPLETE, id="second did not verify all"),
+    pytest.param(with_leapfrog(mismatches=1, first_mismatch=0), {}, reasons.VERIFY_MISMATCH, id="second's mismatch"),
+    pytest.param(with_leapfrog(first_mismatch=0), {}, reasons.VERIFY_MISMATCH, id="second's first mismatch"),
+    pytest.param(
+        with_leapfrog(**over(HELD - GIVEN_UP - 1)), {}, reasons.LEAPFROG_FAILED, id="second held less than came free"
+    ),
+    pytest.param(
+        with_leapfrog(bytes_given_up=HELD), {}, reasons.LEAPFROG_FAILED, id="nothing held while the context opened"
+    ),
+    pytest.param(
+        with_gpu(bytes_covered=COVERED + 1), {}, reasons.SCRUB_INCOMPLETE, id="covers more than its processes verified"
+    ),
     pytest.param(with_gpu(residue=None), {}, reasons.SCRUB_INCOMPLETE, id="no residue measured"),
     pytest.param(with_gpu(after=None), {}, reasons.SCRUB_INCOMPLETE, id="not looked at afterwards"),
     pytest.param(with_gpu(bytes_probed=HELD - 1), {}, reasons.SCRUB_INCOMPLETE, id="not all probed"),
@@ -78,14 +126,19 @@ REFUSED: list[Any] = [
     pytest.param(with_gpu(mismatches=1, first_mismatch=0), {}, reasons.VERIFY_MISMATCH, id="mismatch"),
     pytest.param(with_gpu(first_mismatch=0), {}, reasons.VERIFY_MISMATCH, id="first mismatch without a count"),
     pytest.param(
-        with_gpu(bytes_held=TOTAL // 2, bytes_probed=TOTAL // 2, bytes_verified=TOTAL // 2, coverage=1.0),
+        with_gpu(
+            **over(TOTAL // 2),
+            leapfrog=build_leapfrog(**over(TOTAL // 2)),
+            bytes_covered=TOTAL // 2 + CONTEXT - LEFT_OVER,
+            coverage=1.0,
+        ),
         {},
         reasons.COVERAGE_TOO_LOW,
         id="half covered, whatever it claims",
     ),
     pytest.param(with_gpu(bytes_total=HELD), {}, reasons.COVERAGE_TOO_LOW, id="total below NVML's"),
     pytest.param(
-        with_gpu(bytes_held=TOTAL + 1, bytes_probed=TOTAL + 1, bytes_verified=TOTAL + 1),
+        with_gpu(**over(TOTAL + 1), leapfrog=build_leapfrog(**over(TOTAL)), bytes_covered=TOTAL + CONTEXT - LEFT_OVER),
         {},
         reasons.COVERAGE_TOO_LOW,
         id="more verified than there is",
@@ -116,7 +169,7 @@ def test_a_node_without_gpus_does_not_clear() -> None:
 def test_the_floor_is_the_operators() -> None:
     decision = decide(build_report(), build_config(coverage_floor=0.99))
     assert isinstance(decision, NotCleared) and decision.reason == reasons.COVERAGE_TOO_LOW
-    assert isinstance(decide(build_report(), build_config(coverage_floor=HELD / TOTAL)), Cleared)
+    assert isinstance(decide(build_report(), build_config(coverage_floor=COVERED / TOTAL)), Cleared)
 
 
 def test_a_missing_report_or_summary_does_not_clear() -> None:
@@ -145,11 +198,37 @@ def test_a_leak_is_flagged_and_clears(residue: Residue, claim: bool | None, leak
     assert (decision.leak, decision.residue_bytes) == (leak, residue.nonzero_bytes)
 
 
-def test_residue_is_summed_over_gpus() -> None:
+def test_what_the_second_process_finds_is_a_leak_and_not_a_tenants_residue() -> None:
+    report = msgspec.structs.replace(with_leapfrog(residue=RESIDUE), driver_scrubs_on_free=True)
+    decision = decide(report)
+    assert isinstance(decision, Cleared)
+    assert (decision.leak, decision.residue_bytes) == (True, 0)
+
+
+def test_residue_is_summed_over_gpus_and_their_shared_memory() -> None:
+    shared = msgspec.structs.replace(SHARED, residue_bytes=24)
     report = build_report(
-        gpus=[build_gpu(0, residue=RESIDUE), build_gpu(1, residue=None), build_gpu(2, residue=RESIDUE)]
+        gpus=[build_gpu(0, residue=RESIDUE), build_gpu(1, residue=None), build_gpu(2, residue=RESIDUE, shared=shared)]
     )
-    assert residue_bytes(report) == 2 * RESIDUE.nonzero_bytes
+    assert residue_bytes(report) == 2 * RESIDUE.nonzero_bytes + 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, HELD + CONTEXT - LEFT_OVER, id="the context lies in what the first verified"),
+        pytest.param({"bytes_left_over": CONTEXT + 1}, HELD, id="or in what nobody did"),
+        pytest.param({"bytes_context": GIVEN_UP * 2}, HELD + GIVEN_UP, id="never more than was given up"),
+        pytest.param({"bytes_context": None, "bytes_verified": 0}, HELD, id="the second has not begun"),
+        pytest.param({"bytes_verified": GIVEN_UP}, HELD, id="all that the second verified, the first had, too"),
+    ],
+)
+def test_what_both_processes_verified_is_covered_once(changes: dict[str, Any], expected: int) -> None:
+    assert covered_bytes(build_gpu(leapfrog=build_leapfrog(**changes))) == expected
+
+
+def test_without_a_second_process_the_first_covers_what_it_verified() -> None:
+    assert covered_bytes(build_gpu(leapfrog=None)) == HELD
 
 
 @pytest.mark.parametrize(

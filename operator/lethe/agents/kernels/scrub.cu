@@ -1,8 +1,8 @@
 /* The scrub kernels: the only implementation there is.
  *
  * NVRTC compiles this file to scrub.ptx for real GPUs. The simulated driver of the tests compiles the same file with
- * the C compiler, so it keeps to the language both share: no references, no templates, no shared memory, no block
- * barriers. A host build defines KERNEL and the built-in variables itself, with a warp of one thread.
+ * the C compiler, so it keeps to the language both share: no references, no templates, no block barriers. A host build
+ * defines KERNEL, the built-in variables, with a warp of one thread, and the access to shared memory itself.
  *
  * Rules
  *  1. Memory is read and written in 16-byte words; `n` counts words, `base` is 16-byte aligned.
@@ -11,11 +11,29 @@
  *  4. No kernel writes contents of the probed memory anywhere: counts and a digest are all that leaves.
  */
 
+typedef unsigned long long u64;
+
 #ifndef KERNEL
 #define KERNEL extern "C" __global__ void
-#endif
 
-typedef unsigned long long u64;
+extern __shared__ u64 block_shared[];
+
+/* Volatile: what is read back must come from the memory, not from a register that the compiler kept. */
+static __device__ __forceinline__ u64 load_shared(u64 word) { return ((volatile u64 *)block_shared)[word]; }
+
+static __device__ __forceinline__ void store_shared(u64 word, u64 value)
+{
+    ((volatile u64 *)block_shared)[word] = value;
+}
+
+/* The number of the multiprocessor that this block runs on. */
+static __device__ __forceinline__ unsigned int multiprocessor(void)
+{
+    unsigned int number;
+    asm volatile("mov.u32 %0, %%smid;" : "=r"(number));
+    return number;
+}
+#endif
 
 #define WORDS_PER_PAGE 4096ull /* a page is 64 KiB */
 #define GOLDEN 0x9e3779b97f4a7c15ull
@@ -163,4 +181,34 @@ KERNEL lethe_verify_zero(const uint4 *base, u64 n, u64 first, u64 *out)
             lowest = first + i < lowest ? first + i : lowest;
         }
     report_mismatches(count, lowest, out);
+}
+
+/* The multiprocessor's shared memory, as much as one block can take: look, write the pattern of `key`, verify, zero,
+ * verify. `words` counts words of 8 bytes. A block that takes it all has its multiprocessor to itself, and a thread
+ * keeps to its own words, so nothing needs a barrier.
+ * out[0] += words that were not zero; out[1] += words that did not hold what was written; bit n of the `bits` bits from
+ * out[2] on is set: multiprocessor n was done. */
+KERNEL lethe_shared(u64 words, u64 key, u64 bits, u64 *out)
+{
+    const unsigned int here = multiprocessor();
+    const u64 first = here * words;
+    u64 residue = 0, wrong = 0;
+    for (u64 i = threadIdx.x; i < words; i += blockDim.x)
+        residue += load_shared(i) != 0;
+    for (u64 i = threadIdx.x; i < words; i += blockDim.x)
+        store_shared(i, mix(key + (first + i + 1) * GOLDEN));
+    for (u64 i = threadIdx.x; i < words; i += blockDim.x)
+        wrong += load_shared(i) != mix(key + (first + i + 1) * GOLDEN);
+    for (u64 i = threadIdx.x; i < words; i += blockDim.x)
+        store_shared(i, 0);
+    for (u64 i = threadIdx.x; i < words; i += blockDim.x)
+        wrong += load_shared(i) != 0;
+    residue = warp_sum(residue);
+    wrong = warp_sum(wrong);
+    if (is_first_lane() && residue != 0)
+        atomicAdd(&out[0], residue);
+    if (is_first_lane() && wrong != 0)
+        atomicAdd(&out[1], wrong);
+    if (threadIdx.x == 0 && here < bits)
+        atomicOr(&out[2 + here / 64], 1ull << here % 64);
 }
