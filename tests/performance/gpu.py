@@ -15,8 +15,8 @@ from pathlib import Path
 import pynvml
 
 from lethe.adapters.nvml import Nvml
-from lethe.agents.gpu_scrub import PAGE_BYTES, hold
 from lethe.agents.host import HostPaths
+from lethe.agents.passes import PAGE_BYTES, hold
 from lethe.agents.scrub import scrub_node
 from lethe.model.agentconfig import ScrubConfig
 from lethe.model.errors import GpuError

@@ -23,11 +23,15 @@ from lethe.model.scrub import (
     GpuFacts,
     GpuReport,
     KilledProcess,
+    Leapfrog,
     ReceiptPredicate,
     Residue,
     ScrubReport,
+    SharedMemory,
 )
 from tests.common.scrubs import (
+    HELD,
+    TOTAL,
     build_chain,
     build_envelope,
     build_gpu,
@@ -181,7 +185,7 @@ def resealed(old: bytes, new: bytes) -> Callable[[Object], tuple[Object, str]]:
         pytest.param(retired, id="a retired key"),
         pytest.param(resealed(b"scrub-receipt/v1", b"scrub-receipt/v9"), id="another predicate type"),
         pytest.param(resealed(b'"name":"gpu:GPU-00000000"', b'"name":"gpu:GPU-00000009"'), id="another GPU"),
-        pytest.param(resealed(b'"bytesHeld":66060288', b'"bytesHeld":66060289'), id="a report after its hash"),
+        pytest.param(resealed(b'"bytesHeld":%d' % HELD, b'"bytesHeld":%d' % TOTAL), id="a report after its hash"),
         pytest.param(resealed(b'"nonce":"5a', b'"nonce":"5b'), id="a nonce beside the report"),
     ],
 )
@@ -192,7 +196,18 @@ def test_the_specification_refuses(change: Callable[[Object], tuple[Object, str]
 
 @pytest.mark.parametrize(
     "kind",
-    [ReceiptPredicate, PastHolder, ScrubReport, Posture, GpuReport, GpuFacts, Residue, KilledProcess],
+    [
+        ReceiptPredicate,
+        PastHolder,
+        ScrubReport,
+        Posture,
+        GpuReport,
+        SharedMemory,
+        Leapfrog,
+        GpuFacts,
+        Residue,
+        KilledProcess,
+    ],
     ids=lambda kind: kind.__name__,
 )
 def test_the_specification_names_every_field(kind: type[msgspec.Struct]) -> None:
