@@ -78,6 +78,13 @@ def evict(holders: Callable[[], Iterable[int]], proc: Path, seconds: float) -> l
     return list(killed.values())
 
 
+def refuse(holders: Callable[[], Iterable[int]], proc: Path) -> list[KilledProcess]:
+    """Kill nobody; raise GpuError with LeftoverProcess when `holders` lists a process."""
+    if pids := sorted(holders()):
+        raise GpuError(reasons.LEFTOVER_PROCESS, f"held by {_describe(pids, proc)}: end them first")
+    return []
+
+
 def _kill(proc: Path, pid: int, deadline: float) -> Process | None:
     """Kill one process and wait for its end; return what it was, or None when there was nothing to kill."""
     if pid in (0, 1, os.getpid()):
@@ -101,10 +108,15 @@ def _kill(proc: Path, pid: int, deadline: float) -> Process | None:
 
 
 def _sentence(pids: list[int], proc: Path, seconds: float) -> str:
+    described = _describe(pids, proc)
+    return f"still held after {seconds:g} s by {described}: end them, or reset the GPU or reboot the node"
+
+
+def _describe(pids: list[int], proc: Path) -> str:
     described = []
     for pid in pids:
         process = read_process(proc, pid)
         name = process.name if process else "not visible here"
         pod = f", pod {process.pod_uid}" if process and process.pod_uid else ""
         described.append(f"{pid} ({name}{pod})")
-    return f"still held after {seconds:g} s by {', '.join(described)}: end them, or reset the GPU or reboot the node"
+    return ", ".join(described)

@@ -115,6 +115,24 @@ class FirstProcess:
         self.report = msgspec.structs.replace(self.report, **changes)
 
 
+def probe_gpu(gpu: VideoMemory, start: GpuReport, nonce: str, tell: Tell) -> GpuReport:
+    """Take all memory and look, without scrubbing: the report clears nothing."""
+
+    def tell_done(step: str, done: MemoryPasses) -> None:
+        tell(step, msgspec.structs.replace(start, **msgspec.structs.asdict(done)))
+
+    passes = Passes(gpu, pattern_key(nonce, start.facts.uuid, 1), tell_done)
+    passes.step("hold", passes.hold)
+    passes.probe()
+    return msgspec.structs.replace(
+        start,
+        **msgspec.structs.asdict(passes.done),
+        verdict="Failed",
+        reason=reasons.PROBED_ONLY,
+        message="it was looked at, and not scrubbed",
+    )
+
+
 class SecondProcess:
     """Scrubs what the first process held, and where its context was."""
 

@@ -103,6 +103,10 @@ class Passes:
             first += memory.length // WORD_BYTES
         self._update(bytes_held=self._held())
 
+    def probe(self) -> None:
+        """Look, and write nothing but the counters."""
+        self.step("probe", self._probe)
+
     def run(self) -> None:
         """Do the passes over what is held, and wipe the counters."""
         work = (self._probe, self._fill, self._verify, self._zero, self._verify_zero)

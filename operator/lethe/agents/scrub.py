@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from lethe.adapters.nvml import EXCLUSIVE_COMPUTE_MODES, Nvml, needs_recovery
-from lethe.agents.eviction import evict
+from lethe.agents.eviction import evict, refuse
 from lethe.agents.gpu_scrub import EXCLUSIONS
 from lethe.agents.host import HostPaths, read_boot_id, read_scrubs_on_free
 from lethe.agents.kernels import ptx_sha256
@@ -53,9 +53,12 @@ _ADVICE: Final = {
 """What to do about a reason, where its sentence does not say."""
 
 
-def scrub_node(config: ScrubConfig, paths: HostPaths, say: Callable[[str], None]) -> tuple[ScrubReport, bool]:
+def scrub_node(
+    config: ScrubConfig, paths: HostPaths, say: Callable[[str], None], *, kill: bool = True, probe_only: bool = False
+) -> tuple[ScrubReport, bool]:
     """Scrub every GPU of this node; return the report, and whether every worker process has ended.
 
+    Without `kill`, a GPU that somebody holds fails. With `probe_only` nothing is overwritten, and nothing cleared.
     Nothing of it raises for a fault of the driver or of a GPU: the report says so.
     """
     deadline = time.monotonic() + config.timeout_seconds
@@ -73,8 +76,8 @@ def scrub_node(config: ScrubConfig, paths: HostPaths, say: Callable[[str], None]
             )
             gpus = [_read_gpu(nvml, index) for index in range(nvml.gpu_count())]
             say(f"{len(gpus)} GPUs, driver {driver}, {config.gpu_count} GPUs expected")
-            gpus = [_prepare(nvml, index, gpu, paths, say) for index, gpu in enumerate(gpus)]
-            gpus, have_ended = _scrub_ready(gpus, config, deadline, say)
+            gpus = [_prepare(nvml, index, gpu, paths, kill, say) for index, gpu in enumerate(gpus)]
+            gpus, have_ended = _scrub_ready(gpus, config, deadline, probe_only, say)
             gpus = [_look_again(nvml, index, gpu) for index, gpu in enumerate(gpus)]
             posture = read_posture(paths, driver, report.driver_scrubs_on_free, [gpu.facts for gpu in gpus])
             report = msgspec.structs.replace(report, gpus=gpus, posture=posture)
@@ -121,8 +124,10 @@ def _is_ready(gpu: GpuReport) -> bool:
     return not gpu.reason
 
 
-def _prepare(nvml: Nvml, index: int, gpu: GpuReport, paths: HostPaths, say: Callable[[str], None]) -> GpuReport:
-    """Refuse MIG and end the processes on a GPU."""
+def _prepare(
+    nvml: Nvml, index: int, gpu: GpuReport, paths: HostPaths, kill: bool, say: Callable[[str], None]
+) -> GpuReport:
+    """Refuse MIG and end the processes on a GPU, or refuse a GPU with processes."""
     if not _is_ready(gpu):
         return gpu
     if gpu.facts.mig_enabled:
@@ -134,8 +139,12 @@ def _prepare(nvml: Nvml, index: int, gpu: GpuReport, paths: HostPaths, say: Call
             f"the compute mode is {gpu.facts.compute_mode}, and the scrub's second process opens its context while the "
             "first still has one",
         )
+
+    def holders() -> list[int]:
+        return nvml.processes(index)
+
     try:
-        killed = evict(lambda: nvml.processes(index), paths.proc, _EVICTION_SECONDS)
+        killed = evict(holders, paths.proc, _EVICTION_SECONDS) if kill else refuse(holders, paths.proc)
     except GpuError as error:
         return _failed(gpu, error.reason, str(error))
     for process in killed:
@@ -145,10 +154,12 @@ def _prepare(nvml: Nvml, index: int, gpu: GpuReport, paths: HostPaths, say: Call
 
 
 def _scrub_ready(
-    gpus: list[GpuReport], config: ScrubConfig, deadline: float, say: Callable[[str], None]
+    gpus: list[GpuReport], config: ScrubConfig, deadline: float, probe_only: bool, say: Callable[[str], None]
 ) -> tuple[list[GpuReport], bool]:
     tasks = [
-        Task(start=gpu, nonce=config.nonce, coverage_floor=config.coverage_floor) for gpu in gpus if _is_ready(gpu)
+        Task(start=gpu, nonce=config.nonce, coverage_floor=config.coverage_floor, probe_only=probe_only)
+        for gpu in gpus
+        if _is_ready(gpu)
     ]
     reports, have_ended = scrub_in_workers(tasks, max(0.0, deadline - time.monotonic()), say)
     scrubbed = iter(reports)

@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from lethe.agents.gpu_scrub import FirstProcess, SecondProcess
+from lethe.agents.gpu_scrub import FirstProcess, SecondProcess, probe_gpu
 from lethe.agents.kernels import load_ptx
 from lethe.model import reasons
 from lethe.model.errors import GpuError
@@ -43,6 +43,7 @@ class Task:
     """Facts and killed processes, for the second what the first reported; Failed until a worker says otherwise."""
     nonce: str
     coverage_floor: float
+    probe_only: bool = False
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +153,8 @@ def _receive(scrub: _Scrub, say: Callable[[str], None]) -> None:
 
 
 def _outcome(report: GpuReport) -> str:
+    if report.reason == reasons.PROBED_ONLY and report.residue is not None:
+        return f"{report.bytes_probed} bytes were looked at, {report.residue.nonzero_bytes} bytes of residue were found"
     if report.verdict == "Failed":
         return f"failed, {report.reason}: {report.message}"
     residue = report.residue.nonzero_bytes if report.residue else 0
@@ -204,7 +207,11 @@ def _work_first(task: Task, connection: Connection) -> None:
     reporter = _Reporter(connection, task)
     try:
         reporter.tell("open", task.start)
-        report = FirstProcess(Gpu(task.start.facts.uuid, load_ptx()), task.start, task.nonce, reporter.tell).run()
+        gpu = Gpu(task.start.facts.uuid, load_ptx())
+        if task.probe_only:
+            report = probe_gpu(gpu, task.start, task.nonce, reporter.tell)
+        else:
+            report = FirstProcess(gpu, task.start, task.nonce, reporter.tell).run()
     except GpuError as error:
         reporter.conclude_failed(error)
         return

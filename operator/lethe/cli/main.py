@@ -8,12 +8,12 @@ import sys
 
 import typer
 
-from lethe.cli import dataset, key, node, receipt
+from lethe.cli import dataset, key, node, receipt, scrub
 from lethe.model.errors import LetheError
 
 app = typer.Typer(
     name="lethe",
-    help="Encrypted datasets, keys, GPU nodes and scrub receipts of Lethe.",
+    help="Encrypted datasets, keys, GPU nodes, scrubs and their receipts.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -21,6 +21,7 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(key.app, name="key")
 app.add_typer(node.app, name="node")
 app.add_typer(receipt.app, name="receipt")
+app.command("scrub")(scrub.scrub)
 
 
 def main() -> None:

@@ -282,7 +282,17 @@ def _print_receipt(console: Console, envelope: Envelope, predicate: ReceiptPredi
     ):
         facts.add_row(name, value)
     console.print(facts, highlight=False, markup=False)
-    columns = ("GPU", "serial, PCI", "total", "verified", "coverage", "residue", "shared memory", "mismatches", "killed")
+    columns = (
+        "GPU",
+        "serial, PCI",
+        "total",
+        "verified",
+        "coverage",
+        "residue",
+        "shared memory",
+        "mismatches",
+        "killed",
+    )
     gpus = Table(*columns, box=None)
     for gpu in report.gpus:
         gpus.add_row(*_gpu_cells(gpu))
