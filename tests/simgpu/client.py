@@ -88,13 +88,20 @@ class Kernels:
         module = check(driver.cuModuleLoadData(kernels.load_ptx()))
         self._functions = {name: check(driver.cuModuleGetFunction(module, name.encode())) for name in KERNELS}
 
-    def launch(self, name: str, *arguments: int, grid: int = 8, block: int = 64) -> tuple[Any, ...]:
+    def allow_shared(self, name: str, size: int) -> tuple[Any, ...]:
+        """Ask for dynamic shared memory of a kernel's blocks; return the call's result."""
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        return driver.cuFuncSetAttribute(self._functions[name], attribute, size)
+
+    def launch(self, name: str, *arguments: int, grid: int = 8, block: int = 64, shared: int = 0) -> tuple[Any, ...]:
         """Launch a kernel, all of whose parameters are 64 bits wide; return the call's result."""
         values = (arguments, (ctypes.c_uint64,) * len(arguments))
-        return driver.cuLaunchKernel(self._functions[name], grid, 1, 1, block, 1, 1, 0, 0, values, 0)
+        return driver.cuLaunchKernel(self._functions[name], grid, 1, 1, block, 1, 1, shared, 0, values, 0)
 
-    def run(self, name: str, *arguments: int, grid: int = 8, block: int = 64) -> None:
-        check(self.launch(name, *arguments, grid=grid, block=block))
+    def run(self, name: str, *arguments: int, grid: int = 8, block: int = 64, shared: int = 0) -> None:
+        if shared:
+            check(self.allow_shared(name, shared))
+        check(self.launch(name, *arguments, grid=grid, block=block, shared=shared))
         check(driver.cuCtxSynchronize())
 
 

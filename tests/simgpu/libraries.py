@@ -1,6 +1,7 @@
 """Compile the simulated driver's libraries, and the environment that puts them under a client."""
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,10 +10,19 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SOURCES = os.pathsep.join((str(ROOT), str(ROOT / "operator")))
-"""Where a client finds Lethe and its tests, as PYTHONPATH says it."""
 SCRUB_KERNELS = ROOT / "operator" / "lethe" / "agents" / "kernels" / "scrub.cu"
 LIBRARIES = ("libcuda.so.1", "libnvidia-ml.so.1")
+
+
+def _package_source() -> Path:
+    """Return where this process finds Lethe, which need not be beside these tests (tests.mutants)."""
+    package = importlib.util.find_spec("lethe")
+    locations = [] if package is None else list(package.submodule_search_locations or [])
+    return Path(locations[0]).parent if locations else ROOT / "operator"
+
+
+SOURCES = os.pathsep.join((str(_package_source()), str(ROOT)))
+"""Where a client finds Lethe and its tests, as PYTHONPATH says it."""
 
 
 class BuildError(Exception):

@@ -36,6 +36,38 @@ def test_takes_memory_until_there_is_none(machine: Machine) -> None:
     assert found["left"] == 0
 
 
+def test_gives_a_piece_back(machine: Machine) -> None:
+    found = machine.run(
+        OPEN
+        + """
+    before = gpu.free_bytes(), gpu.used_bytes()
+    piece = gpu.take_mapped(4 * MIB)
+    taken = gpu.free_bytes(), gpu.used_bytes()
+    gpu.give_back(piece)
+    answer(before=before, taken=taken, after=[gpu.free_bytes(), gpu.used_bytes()])
+    """,
+        machine.gpus[0].uuid,
+    )
+    free, used = found["before"]
+    assert used == 512 << 10  # the context
+    assert found["taken"] == [free - (4 << 20), used + (4 << 20)]
+    assert found["after"] == [free, used]
+
+
+def test_reaches_all_shared_memory_of_every_multiprocessor(machine: Machine) -> None:
+    found = machine.run(
+        OPEN
+        + """
+    counters = gpu.take_classic(65536)
+    gpu.write(counters, (0, 0, 0))
+    gpu.launch_on_multiprocessors("lethe_shared", gpu.shared_bytes // 8, 5, 64, counters.address)
+    answer(count=gpu.multiprocessors, each=gpu.shared_bytes, found=gpu.read(counters, 3))
+    """,
+        machine.gpus[0].uuid,
+    )
+    assert found == {"count": 4, "each": 227 << 10, "found": [0, 0, 0b1111]}
+
+
 def test_runs_kernels_and_reads_their_counters(machine: Machine) -> None:
     found = machine.run(
         OPEN
@@ -57,8 +89,8 @@ def test_runs_kernels_and_reads_their_counters(machine: Machine) -> None:
 
 def test_a_gpu_is_found_by_its_uuid_only(machine: Machine) -> None:
     found = machine.run(OPEN + "    answer(opened=True)", "GPU-00000000-0000-0000-0000-000000000000")
-    assert found["reason"] == reasons.GPU_SET_MISMATCH
-    assert machine.gpus[0].uuid in found["message"]
+    assert found["reason"] == reasons.GPU_LOST
+    assert "NO_DEVICE" in found["message"]
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,52 @@ def test_a_driver_of_another_version_starts_nowhere(machine: Machine) -> None:
     assert found == {"nvml": "NVMLError_LibRmVersionMismatch", "cuda": "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"}
 
 
+STRIKE = """
+    open_gpu()
+    kernels, base = Kernels(), allocate(1 << 16)
+    answer(results=[error_of(kernels.launch(name, base, 16, 0, 0)) for name in sys.argv[1:]])
+"""
+FINE, BROKEN = "CUDA_SUCCESS", "CUDA_ERROR_ECC_UNCORRECTABLE"
+
+
+def test_a_fault_waits_for_the_event_it_strikes_at_over_all_clients(machine: Machine) -> None:
+    machine.set_faults(uncorrectable_ecc=1, strike_at="lethe_fill", strike_after=2)
+    assert machine.run(STRIKE, "lethe_fill", "lethe_zero", "lethe_zero")["results"] == [FINE] * 3
+    assert faults.events_counted(machine.gpus[0].folder) == 1
+    assert machine.run(STRIKE, "lethe_zero", "lethe_fill", "lethe_fill")["results"] == [FINE, FINE, BROKEN]
+    assert machine.run(STRIKE, "lethe_zero")["results"] == [BROKEN]
+    machine.set_faults(uncorrectable_ecc=1, strike_at="lethe_fill", strike_after=0)
+    assert machine.run(STRIKE, "lethe_zero")["results"] == [FINE]
+
+
+@pytest.mark.parametrize(("event", "after"), [("context", 0), ("allocation", 1)])
+def test_a_fault_may_wait_for_a_context_or_an_allocation(machine: Machine, event: str, after: int) -> None:
+    machine.set_faults(out_of_memory_after=1, strike_at=event, strike_after=after)
+    found = machine.run("""
+        check(driver.cuInit(0))
+        status, context = driver.cuDevicePrimaryCtxRetain(check(driver.cuDeviceGet(0)))
+        driver.cuCtxSetCurrent(context)
+        answer(found=[str(status.name), *(error_of(driver.cuMemAlloc(1)) for _ in range(2) if int(status) == 0)])
+    """)
+    short = "CUDA_ERROR_OUT_OF_MEMORY"
+    assert found["found"] == ([short] if event == "context" else [FINE, FINE, short])
+
+
+def test_a_process_sees_only_the_gpus_that_it_asks_for(make_machine) -> None:
+    machine = make_machine(count=3)
+    machine.set_faults(0, lost=1)
+    program = """
+        import os
+        os.environ["CUDA_VISIBLE_DEVICES"] = sys.argv[1]
+        status = error_of(driver.cuInit(0))
+        count = driver.cuDeviceGetCount()[1]
+        answer(status=status, count=count, first=error_of(driver.cuDeviceGet(0)))
+    """
+    one = machine.run(program, machine.gpus[2].uuid)
+    assert (one["status"], one["count"], one["first"]) == (FINE, 1, FINE)
+    assert machine.run(program, "GPU-of-another-machine")["status"] == "CUDA_ERROR_NO_DEVICE"
+
+
 def test_a_machine_without_gpus_has_no_driver(make_machine) -> None:
     found = make_machine(count=0).run("""
         import pynvml

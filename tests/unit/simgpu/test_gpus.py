@@ -27,7 +27,7 @@ def test_every_gpu_has_an_identity_of_its_own(tmp_path: Path) -> None:
 
 def test_clients_of_any_user_may_use_them(tmp_path: Path) -> None:
     [gpu] = make_gpus(tmp_path, "node", 1, 1)
-    assert {(gpu.folder / name).stat().st_mode & 0o777 for name in ("mem", "state", "pids")} == {0o666}
+    assert {(gpu.folder / name).stat().st_mode & 0o777 for name in ("mem", "shared", "state", "pids")} == {0o666}
 
 
 def test_another_size_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from tests.simgpu.fixtures import Machine
+from tests.simgpu.gpus import SHARED_BYTES
 
 PAGE_WORDS = 4096
+BLOCK_SHARED_BYTES = SHARED_BYTES - 1024
 GOLDEN = 0x9E3779B97F4A7C15
 KEY = 0x0123456789ABCDEF
 FIRST = 1 << 33  # indices beyond 32 bits
@@ -175,4 +177,57 @@ def test_only_kernels_that_the_ptx_names_are_found(machine: Machine) -> None:
         "part": "CUDA_ERROR_NOT_FOUND",
         "foreign": "CUDA_ERROR_NOT_SUPPORTED",
         "text": "CUDA_ERROR_INVALID_PTX",
+    }
+
+
+SHARED = """
+    open_gpu()
+    kernels, out = Kernels(), allocate(1 << 16)
+    words = int(sys.argv[1])
+    def shared(grid, key=5):
+        write_counters(out, 0, 0, 0, 0)
+        kernels.run("lethe_shared", words, key, 128, out, grid=grid, block=1024, shared=words * 8)
+        return read_counters(out, 4)
+"""
+
+
+def test_shared_memory_is_probed_and_wiped_on_each_multiprocessor(machine: Machine) -> None:
+    file = machine.gpus[0].folder / "shared"
+    memory = bytearray(file.stat().st_size)
+    memory[0:16] = b"x" * 16
+    memory[2 * SHARED_BYTES + 8 * 100] = 1
+    memory[2 * SHARED_BYTES + BLOCK_SHARED_BYTES] = 1  # beyond what a block can have
+    file.write_bytes(memory)
+    found = machine.run(SHARED + "    answer(two=shared(2), all=shared(4), again=shared(4))", BLOCK_SHARED_BYTES // 8)
+    assert found == {"two": [2, 0, 0b11, 0], "all": [1, 0, 0b1111, 0], "again": [0, 0, 0b1111, 0]}
+    assert [i for i, byte in enumerate(file.read_bytes()) if byte] == [2 * SHARED_BYTES + BLOCK_SHARED_BYTES]
+
+
+def test_a_stuck_cell_of_shared_memory_is_a_mismatch(machine: Machine) -> None:
+    machine.set_faults(shared_stuck_offset=SHARED_BYTES + 8 * 77 + 3, shared_stuck_value=0x40)
+    found = machine.run(SHARED + "    answer(one=shared(1), two=shared(2))", 100)
+    assert found["one"] == [0, 0, 0b1, 0]
+    assert found["two"] == [0, 2, 0b11, 0]
+
+
+def test_more_shared_memory_than_usual_must_be_asked_for(machine: Machine) -> None:
+    found = machine.run(
+        """
+        open_gpu()
+        kernels, out = Kernels(), allocate(1 << 16)
+        write_counters(out, 0, 0, 0, 0)
+        def launch(bytes_, ask, words=1):
+            asked = error_of(kernels.allow_shared("lethe_shared", ask))
+            return [asked, error_of(kernels.launch("lethe_shared", words, 5, 128, out, shared=bytes_))]
+        answer(usual=launch(48 << 10, 48 << 10), unasked=launch((48 << 10) + 1, 48 << 10),
+               all=launch(227 << 10, 227 << 10), beyond=launch(8, 228 << 10), beside=launch(8, 8, words=2))
+        """
+    )
+    fine, refused = "CUDA_SUCCESS", "CUDA_ERROR_INVALID_VALUE"
+    assert found == {
+        "usual": [fine, fine],
+        "unasked": [fine, refused],
+        "all": [fine, fine],
+        "beyond": [refused, fine],
+        "beside": [fine, "CUDA_ERROR_ILLEGAL_ADDRESS"],
     }

@@ -10,12 +10,23 @@ from tests.simgpu import compile_ptx
 from tests.simgpu.client import KERNELS
 
 
-def test_the_committed_ptx_is_what_the_source_compiles_to() -> None:
+def compile_or_skip(source: str) -> bytes:
     try:
-        compiled = compile_ptx.compile_ptx((compile_ptx.KERNELS / "scrub.cu").read_text())
+        return compile_ptx.compile_ptx(source)
     except compile_ptx.NvrtcUnavailableError as error:
         pytest.skip(str(error))
-    assert compiled == (compile_ptx.KERNELS / "scrub.ptx").read_bytes()
+
+
+def test_the_committed_ptx_is_what_the_source_compiles_to() -> None:
+    source = (compile_ptx.KERNELS / "scrub.cu").read_text()
+    assert compile_or_skip(source) == (compile_ptx.KERNELS / "scrub.ptx").read_bytes()
+
+
+@pytest.mark.parametrize("statement", ["store_shared(i, 0);", "base[i] = make_uint4(0, 0, 0, 0);", "count += 1;"])
+def test_a_kernel_that_lacks_a_statement_is_another_ptx(statement: str) -> None:
+    source = (compile_ptx.KERNELS / "scrub.cu").read_text()
+    assert statement in source
+    assert compile_or_skip(source.replace(statement, ";", 1)) != (compile_ptx.KERNELS / "scrub.ptx").read_bytes()
 
 
 def test_the_ptx_holds_the_kernels_and_is_old_enough_for_any_cuda_12_driver() -> None:
