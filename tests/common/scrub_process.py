@@ -10,9 +10,14 @@ import msgspec
 from lethe.decisions.receipts import Cleared, NotCleared, decide_clearance
 from lethe.formats.receipt import parse_report, parse_summary
 from lethe.model.agentconfig import ScrubConfig, encode
-from lethe.model.scrub import ScrubReport, ScrubSummary
+from lethe.model.scrub import GpuReport, ScrubReport, ScrubSummary
+from tests.common.scrubs import build_summary, report_sha256
+from tests.simgpu.client import KERNELS
+from tests.simgpu.faults import events_counted, read_faults
 from tests.simgpu.fixtures import Machine
+from tests.simgpu.gpus import make_gpus
 
+EVENTS = ("context", "allocation", *KERNELS)
 FLOOR = 0.97  # what the driver reserves is much of a GPU of 16 MiB
 BOOT = "6f0b9a52-0000-4000-8000-000000000001"
 
@@ -60,6 +65,13 @@ class Scrub:
         assert process.returncode == (0 if report.verdict == "Cleared" else 1)
         return report, summary
 
+    def judge(self, report: ScrubReport, gpu: GpuReport) -> Cleared | NotCleared:
+        """Return what the operator makes of one GPU of a report, as if it were the node's only one."""
+        reason = gpu.reason if gpu.verdict == "Failed" else ""
+        alone = msgspec.structs.replace(report, gpus=[gpu], verdict=gpu.verdict, reason=reason)
+        config = msgspec.structs.replace(self.config, gpu_count=1)
+        return decide_clearance(alone, report_sha256(alone), build_summary(alone), config)
+
     def run(self) -> tuple[ScrubReport, Cleared | NotCleared]:
         """Run it and return the report, and what the operator makes of it."""
         with self.start() as process:
@@ -79,3 +91,18 @@ def read_until(process: subprocess.Popen[str], sentence: str) -> None:
         if sentence in line:
             return
     raise AssertionError(f"the scrub ended without saying {sentence!r}")
+
+
+def count_events(libraries: Path, folder: Path, mib: int) -> dict[str, int]:
+    """Return how many events of each kind a scrub without faults has on a GPU of this size."""
+    machine = Machine(libraries, folder / "gpus", make_gpus(folder / "gpus", "node", len(EVENTS), mib))
+    for number, event in enumerate(EVENTS):
+        machine.set_faults(number, strike_at=event, strike_after=10**9)
+    assert isinstance(Scrub(machine, folder).run()[1], Cleared)
+    return {event: events_counted(gpu.folder) for event, gpu in zip(EVENTS, machine.gpus, strict=True)}
+
+
+def has_struck(machine: Machine, number: int) -> bool:
+    """Say whether the faults of a GPU are in force."""
+    folder = machine.gpus[number].folder
+    return events_counted(folder) > int(read_faults(folder)["strike_after"])

@@ -16,7 +16,7 @@ import pynvml
 
 from lethe.adapters.nvml import Nvml
 from lethe.agents.host import HostPaths
-from lethe.agents.passes import PAGE_BYTES, hold
+from lethe.agents.passes import PAGE_BYTES, take_all
 from lethe.agents.scrub import scrub_node
 from lethe.model.agentconfig import ScrubConfig
 from lethe.model.errors import GpuError
@@ -189,7 +189,7 @@ def _take_classic(gpu: VideoMemory) -> int:
 
 
 def _take_both(gpu: VideoMemory) -> int:
-    return sum(piece.length for piece in hold(gpu))
+    return sum(piece.length for piece in take_all(gpu))
 
 
 _ALLOCATORS: dict[str, Callable[[VideoMemory], int]] = {

@@ -282,18 +282,8 @@ def _print_receipt(console: Console, envelope: Envelope, predicate: ReceiptPredi
     ):
         facts.add_row(name, value)
     console.print(facts, highlight=False, markup=False)
-    columns = (
-        "GPU",
-        "serial, PCI",
-        "total",
-        "verified",
-        "coverage",
-        "residue",
-        "shared memory",
-        "mismatches",
-        "killed",
-    )
-    gpus = Table(*columns, box=None)
+    sizes = ("total", "verified", "coverage", "residue", "shared memory")
+    gpus = Table("GPU", "serial, PCI", *sizes, "mismatches", "killed", box=None)
     for gpu in report.gpus:
         gpus.add_row(*_gpu_cells(gpu))
     console.print(gpus, highlight=False, markup=False)

@@ -4,36 +4,24 @@ A fault strikes at one event of its GPU: the launch of a kernel, an allocation, 
 scrubbed side by side, so that one scrub tries many.
 """
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lethe.agents.eviction import read_process
 from lethe.decisions.receipts import Clearance, Cleared, NotCleared
 from lethe.model import reasons
 from lethe.model.scrub import GpuReport
-from tests.common.scrub_process import Scrub
-from tests.simgpu.client import KERNELS
-from tests.simgpu.faults import events_counted
+from tests.cluster.waiting import until
+from tests.common.scrub_process import Scrub, has_struck, read_until
 from tests.simgpu.fixtures import Machine
-from tests.simgpu.gpus import SHARED_BYTES, make_gpus
+from tests.simgpu.gpus import SHARED_BYTES
 
 MIB = 16
-RESERVED = 256 << 10
 OFFSET = 8 << 20
-EVENTS = ("context", "allocation", *KERNELS)
-NEVER = 10**9
-
-
-@pytest.fixture(scope="module")
-def events(simgpu_libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """How many events of each kind a scrub without faults has on one GPU."""
-    folder = tmp_path_factory.mktemp("events")
-    machine = Machine(simgpu_libraries, folder / "gpus", make_gpus(folder / "gpus", "node", len(EVENTS), MIB))
-    for number, event in enumerate(EVENTS):
-        machine.set_faults(number, strike_at=event, strike_after=NEVER)
-    assert isinstance(Scrub(machine, folder).run()[1], Cleared)
-    return {event: events_counted(machine.gpus[number].folder) for number, event in enumerate(EVENTS)}
 
 
 def first(events: dict[str, int], event: str) -> dict[str, int | str]:
@@ -97,6 +85,15 @@ def test_an_uncorrectable_error_in_any_step_fails(
     gpus, clearance = scrub_with_faults_at(machine, tmp_path, events, steps, uncorrectable_ecc=1)
     assert [(gpu.verdict, gpu.reason) for gpu in gpus] == [("Failed", reasons.ECC_UNCORRECTABLE)] * len(gpus)
     assert [gpu.message.split(": ")[0] for gpu in gpus] == [f"step {step}" for step in steps]
+    assert isinstance(clearance, NotCleared) and clearance.reason == reasons.ECC_UNCORRECTABLE
+
+
+def test_a_gpu_that_hangs_in_any_step_is_given_up_at_the_deadline(
+    make_machine: Callable[..., Machine], tmp_path: Path, events: dict[str, int]
+) -> None:
+    machine = make_machine(count=len(STEPS), mib=MIB)
+    gpus, clearance = scrub_with_faults_at(machine, tmp_path, events, [*STEPS], seconds=15, hang=2)
+    assert [(gpu.verdict, gpu.reason) for gpu in gpus] == [("Failed", reasons.GPU_HANG)] * len(gpus)
     assert isinstance(clearance, NotCleared) and clearance.reason == reasons.GPU_HANG
     for gpu in gpus:
         assert gpu.after is not None and gpu.after.memory_used == 0
@@ -121,15 +118,6 @@ FAULTS: dict[str, tuple[dict[str, int | str], str]] = {
 CURED = ("stuck cell", "a multiprocessor gets no block", "lost", "remapped row waits for a reset")
 
 
-def judge(report: ScrubReport, scrub: Scrub, gpu: GpuReport) -> Clearance:
-    """Decide about one GPU of a report as if it were the node's only one."""
-    alone = msgspec.structs.replace(
-        report, gpus=[gpu], verdict=gpu.verdict, reason=gpu.reason if gpu.verdict == "Failed" else "", message=""
-    )
-    config = msgspec.structs.replace(scrub.config, gpu_count=1)
-    return decide_clearance(alone, report_sha256(alone), build_summary(alone), config)
-
-
 def test_each_fault_fails_its_gpu_with_its_own_reason(make_machine: Callable[..., Machine], tmp_path: Path) -> None:
     machine = make_machine(count=len(FAULTS) + 1, mib=MIB)
     for number, (faults, _) in enumerate(FAULTS.values()):
@@ -140,7 +128,7 @@ def test_each_fault_fails_its_gpu_with_its_own_reason(make_machine: Callable[...
     assert {name: (gpu.verdict, gpu.reason) for name, gpu in zip(expected, report.gpus, strict=True)} == expected
     assert report.reason == report.gpus[0].reason and report.message
     assert isinstance(clearance, NotCleared) and clearance.reason == report.reason
-    assert [isinstance(judge(report, scrub, gpu), Cleared) for gpu in report.gpus] == [False] * len(FAULTS) + [True]
+    assert [isinstance(scrub.judge(report, gpu), Cleared) for gpu in report.gpus] == [False] * len(FAULTS) + [True]
 
 
 def test_a_cured_gpu_is_cleared_by_the_next_scrub(make_machine: Callable[..., Machine], tmp_path: Path) -> None:
@@ -155,8 +143,8 @@ def test_a_cured_gpu_is_cleared_by_the_next_scrub(make_machine: Callable[..., Ma
 
 
 def second_half(events: dict[str, int], event: str) -> dict[str, int | str]:
-    """Strike in the second process before its first event of this kind: each process has half of them, about."""
-    return {"strike_at": event, "strike_after": (events[event] + 1) // 2}
+    """Strike in the second process, at its second event of this kind: each process has half of them, about."""
+    return {"strike_at": event, "strike_after": (events[event] + 1) // 2 + 1}
 
 
 LATE: dict[str, tuple[Strike, str, dict[str, int | str], str]] = {
@@ -229,8 +217,10 @@ def test_a_worker_that_dies_fails_its_gpu(
     scrub = Scrub(machine, tmp_path)
     with scrub.start() as process:
         read_until(process, f"{machine.gpus[0].uuid}: {step}")
-        until(lambda: events_counted(machine.gpus[0].folder) > int(strike(events, event)["strike_after"]))
-        os.kill(worker_on(machine, 0), signal.SIGKILL)
+        until(lambda: has_struck(machine, 0), what="the fault's event", seconds=60)
+        worker = worker_on(machine, 0)
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: read_process(Path("/proc"), worker) is None, what="the worker's death", seconds=60)
         machine.set_faults(0)
         report, _ = scrub.finish(process)
     expected = reasons.LEAPFROG_FAILED if ends else reasons.DRIVER_ERROR
