@@ -16,13 +16,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.mutants import custody, posture, receipts
+from tests.mutants import custody, posture, receipts, scrub
 from tests.mutants.mutant import Mutant, StaleMutantError
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "operator"
-MUTANTS: list[Mutant] = [*custody.MUTANTS, *posture.MUTANTS, *receipts.MUTANTS]
-TESTS = ("tests/unit/decisions", "tests/simulation")
+MUTANTS: list[Mutant] = [*custody.MUTANTS, *posture.MUTANTS, *receipts.MUTANTS, *scrub.MUTANTS]
 
 
 def main() -> int:
@@ -62,7 +61,7 @@ def _run(copy: Path, mutant: Mutant) -> str | None:
     original = path.read_text()
     path.write_text(mutant.apply(original))
     try:
-        for tests in TESTS:
+        for tests in mutant.tests:
             done = _pytest(copy, tests)
             if done.returncode == 0:
                 continue

@@ -12,6 +12,8 @@ class Mutant:
     """Path below `operator/lethe`."""
     old: str
     new: str
+    tests: tuple[str, ...] = ("tests/unit/decisions", "tests/simulation")
+    """Tests that should catch it, quickest first."""
 
     def apply(self, text: str) -> str:
         """Return the module with the defect in it."""
