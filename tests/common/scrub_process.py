@@ -16,6 +16,7 @@ from tests.simgpu.client import KERNELS
 from tests.simgpu.faults import events_counted, read_faults
 from tests.simgpu.fixtures import Machine
 from tests.simgpu.gpus import make_gpus
+from tests.simgpu.libraries import client_environment
 
 EVENTS = ("context", "allocation", *KERNELS)
 FLOOR = 0.97  # what the driver reserves is much of a GPU of 16 MiB
@@ -95,7 +96,8 @@ def read_until(process: subprocess.Popen[str], sentence: str) -> None:
 
 def count_events(libraries: Path, folder: Path, mib: int) -> dict[str, int]:
     """Return how many events of each kind a scrub without faults has on a GPU of this size."""
-    machine = Machine(libraries, folder / "gpus", make_gpus(folder / "gpus", "node", len(EVENTS), mib))
+    root = folder / "gpus"
+    machine = Machine(make_gpus(root, "node", len(EVENTS), mib), client_environment(libraries, root))
     for number, event in enumerate(EVENTS):
         machine.set_faults(number, strike_at=event, strike_after=10**9)
     assert isinstance(Scrub(machine, folder).run()[1], Cleared)

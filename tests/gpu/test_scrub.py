@@ -7,8 +7,8 @@ import pytest
 from lethe.agents.host import HostPaths
 from lethe.decisions.receipts import Cleared
 from lethe.model.scrub import GpuFacts, ScrubReport
+from tests.common.scrub_process import Scrub
 from tests.simgpu.fixtures import Machine
-from tests.unit.agents.test_scrub import Scrub
 from tests.unit.simgpu.test_residue import WRITE_SECRET
 
 pytestmark = pytest.mark.gpu
