@@ -8,7 +8,7 @@ from lethe.adapters import kube
 from lethe.formats.receipt import verify_receipt
 from lethe.model.config import Criticalities
 from lethe.model.resources import Envelope
-from tests.common.scrubs import build_posture
+from tests.common.scrubs import build_posture, trusted_keys
 from tests.simulation.cluster import Cluster
 from tests.simulation.operators import SIGNER
 
@@ -59,7 +59,7 @@ async def test_the_ledger_says_what_the_signed_receipt_says() -> None:
 
     (receipt,) = cluster.server.all(kube.RECEIPT)
     envelope = msgspec.convert(receipt["spec"]["envelope"], Envelope)
-    signed = verify_receipt(envelope, {SIGNER.key_id: SIGNER.public_key}).report.posture
+    signed = verify_receipt(envelope, trusted_keys(SIGNER)).report.posture
     assert signed == build_posture(swap="/dev/sda2", lockdown=None)
     assert cluster.node_status("gpu1")["posture"] == msgspec.to_builtins(signed)
 
