@@ -31,6 +31,7 @@ _BENCHMARKS: dict[str, tuple[str, _Parts]] = {
         {
             "residue": ("What a process leaves", gpu.measure_residue),
             "coverage": ("How much can be covered", gpu.measure_coverage),
+            "shared": ("What a process leaves in shared memory", gpu.measure_shared),
             "times": ("How long it takes", gpu.measure_times),
         },
     ),

@@ -24,6 +24,7 @@ from lethe.model.ports import VideoMemory
 from lethe.model.scrub import PASSES, GpuFacts, ScrubReport
 from tests.cluster.errors import ClusterError
 from tests.performance.report import Part, Row, median_row, quantile, spread
+from tests.simgpu.compile_ptx import compile_ptx
 
 ROUNDS = 5
 GOAL_SHARE = 0.85
@@ -31,6 +32,14 @@ GOAL_SHARE = 0.85
 GOAL_SECONDS = 3
 GOAL_BYTES = 80e9
 _WRITTEN = 1 << 30
+_SHARING = """
+extern "C" __global__ void leave(unsigned long long words)
+{
+    extern __shared__ volatile unsigned long long cells[];
+    for (unsigned long long i = threadIdx.x; i < words; i += blockDim.x)
+        cells[i] = ~i;
+}
+"""
 _FLOOR = 0.98
 
 
@@ -86,6 +95,25 @@ def measure_coverage(folder: Path, part: Part) -> None:
         )
     )
     part.notes += [f"Not covered: {exclusion}." for exclusion in report.exclusions]
+
+
+def measure_shared(folder: Path, part: Part) -> None:
+    """Let a process write to shared memory and end, and scrub."""
+    written = int(_run_alone("share", ""))
+    shared = _scrub().gpus[0].shared
+    assert shared is not None
+    part.rows.append(
+        Row(
+            measure="shared memory left by a process that has ended, beside what it wrote",
+            value=shared.residue_bytes / 1e6,
+            unit="MB",
+            n=1,
+            beside=written / 1e6,
+        )
+    )
+    part.notes.append(
+        f"{shared.seen_count()} of {shared.multiprocessors} multiprocessors were seen, {shared.bytes_each} B each."
+    )
 
 
 def measure_times(folder: Path, part: Part) -> None:
@@ -157,6 +185,12 @@ def _main(gpu_uuid: str, deed: str, word: str) -> None:
     from lethe.adapters.cuda import Gpu
     from lethe.agents.kernels import load_ptx
 
+    if deed == "share":
+        gpu = Gpu(gpu_uuid, compile_ptx(_SHARING) + b"\0")
+        gpu.launch_on_multiprocessors("leave", gpu.shared_bytes // 8)
+        gpu.synchronize()
+        print(gpu.shared_bytes * gpu.multiprocessors)
+        return
     gpu = Gpu(gpu_uuid, load_ptx())
     if deed == "take":
         print(_ALLOCATORS[word](gpu))
