@@ -83,6 +83,8 @@ class Nvml:
             ecc = _optional(pynvml.nvmlDeviceGetEccMode, handle)
             persistence = _optional(pynvml.nvmlDeviceGetPersistenceMode, handle)
             compute_mode = _optional(pynvml.nvmlDeviceGetComputeMode, handle)
+            # Of the whole machine: there is no such state of one GPU.
+            confidential = _optional(pynvml.nvmlSystemGetConfComputeState)
             pci = _optional(pynvml.nvmlDeviceGetPciInfo, handle)
             bar1 = _optional(pynvml.nvmlDeviceGetBAR1MemoryInfo, handle)
             remapped = _optional(pynvml.nvmlDeviceGetRemappedRows, handle)
@@ -103,6 +105,7 @@ class Nvml:
                 ),
                 compute_mode=None if compute_mode is None else _COMPUTE_MODES.get(compute_mode, str(compute_mode)),
                 persistence=None if persistence is None else bool(persistence),
+                confidential_computing=None if confidential is None else bool(confidential.ccFeature),
                 recovery_action=_recovery_action(handle),
                 memory_total=memory.total,
                 memory_reserved=memory.reserved,

@@ -41,6 +41,7 @@ class GpuFacts(Resource, frozen=True, kw_only=True):
     ecc_uncorrected: int | None = None
     compute_mode: str | None = None
     persistence: bool | None = None
+    confidential_computing: bool | None = None
     recovery_action: str | None = None
     memory_total: int
     memory_reserved: int | None = None

@@ -34,6 +34,7 @@ def test_reads_every_gpu(make_machine: Callable[..., Machine]) -> None:
     assert facts["memoryTotal"] == 16 << 20
     assert facts["memoryReserved"] == 256 << 10
     assert (facts["migEnabled"], facts["eccEnabled"], facts["recoveryAction"]) == (False, True, "None")
+    assert facts["confidentialComputing"] is False
     assert facts["serial"] and facts["vbios"] and facts["pciBusId"].startswith("00000000:")
 
 
