@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lethe.model import names
+from tests.cluster.bring_up import bring_up
+from tests.cluster.choice import choose
 from tests.cluster.errors import ClusterError
-from tests.cluster.provider import Provider
 from tests.cluster.waiting import until
+from tests.common.world import World, enrol
 
 OPERATOR = f"system:serviceaccount:{names.SYSTEM_NAMESPACE}:{names.OPERATOR_ACCOUNT}"
 _WRITES = ("create", "update", "patch", "delete")
@@ -35,12 +37,17 @@ class Entry:
         return str(statuses[0].get("phase", "")) if statuses else ""
 
 
-def audit_log(provider: Provider) -> Path:
-    """Return the audit log of a cluster; raise ClusterError where it cannot be read."""
+def open_world() -> tuple[World, Path]:
+    """Bring the cluster up with Lethe and Free nodes; return it and its audit log, or raise ClusterError."""
+    provider = choose()
+    bring_up(provider)
     log = provider.logs() / "audit.log"
     if not log.exists():
         raise ClusterError(f"This part reads the API server's audit log, which cluster {provider.name} does not show.")
-    return log
+    world = World(provider)
+    world.installation.install()
+    enrol(world)
+    return world, log
 
 
 def read_entries(log: Path, begin: datetime | None = None) -> Iterator[Entry]:

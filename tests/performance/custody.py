@@ -16,15 +16,13 @@ from threading import Timer
 
 from lethe.model import names
 from lethe.model.config import OperatorConfig
-from tests.cluster.bring_up import bring_up
-from tests.cluster.choice import choose
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import step
 from tests.common.digits import make_canary, write_digits
 from tests.common.objects import Object, find, find_all, phase, remove, wait_until
 from tests.common.tenants import TrialTenant
-from tests.common.world import World, enrol
-from tests.performance.auditlog import OPERATOR, Entry, audit_log, first_time, parse_time, read_entries, wait_for_rest
+from tests.common.world import World
+from tests.performance.auditlog import OPERATOR, Entry, first_time, open_world, parse_time, read_entries, wait_for_rest
 from tests.performance.report import Part, Row, median_row
 
 JOBS = 5
@@ -46,12 +44,7 @@ class _Run:
 
 def measure(folder: Path, part: Part) -> None:
     """Run the jobs, then watch the operator rest."""
-    provider = choose()
-    bring_up(provider)
-    log = audit_log(provider)
-    world = World(provider)
-    world.installation.install()
-    enrol(world)
+    world, log = open_world()
     tenant = world.tenant(_TENANT)
     _set_up(tenant, folder)
     try:

@@ -7,13 +7,11 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-from tests.cluster.bring_up import bring_up
-from tests.cluster.choice import choose
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import step
 from tests.common.objects import find
-from tests.common.world import World, enrol
-from tests.performance.auditlog import audit_log, first_time, read_entries
+from tests.common.world import World
+from tests.performance.auditlog import first_time, open_world, read_entries
 from tests.performance.report import Part, median_row
 
 SCRUBS = 5
@@ -22,12 +20,7 @@ GOAL_SECONDS = 10
 
 def measure(folder: Path, part: Part) -> None:
     """Scrub a node again and again."""
-    provider = choose()
-    bring_up(provider)
-    log = audit_log(provider)
-    world = World(provider)
-    world.installation.install()
-    enrol(world)
+    world, log = open_world()
     node = world.installation.gpu_nodes()[0].name
     spans: dict[str, list[float]] = {}
     for number in range(SCRUBS):
