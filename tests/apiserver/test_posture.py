@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from lethe.adapters import kube as kinds
 from lethe.model.agentconfig import ScrubConfig
 from lethe.model.config import OperatorConfig
 from lethe.specs.scrub import build_scrub_pod
 from tests.apiserver.chart import program
+from tests.apiserver.requests import OPERATOR
 from tests.apiserver.server import Client
 from tests.cluster.commands import run
 from tests.common.scrubs import build_posture
@@ -31,17 +33,23 @@ EXPECTED = {
 }
 
 
-def test_the_posture_stands_in_the_wide_table(admin: Client, server: tuple[Client, Path]) -> None:
+@pytest.fixture
+def operator(fenced: Client) -> Client:
+    """The operator's account: with the policies in, nobody else writes ledgers or makes scrub pods."""
+    return fenced.acting(OPERATOR[0], "system:masters")
+
+
+def test_the_posture_stands_in_the_wide_table(operator: Client, server: tuple[Client, Path]) -> None:
     posture = msgspec.to_builtins(build_posture(swap="/dev/sda2", ecc=False))
-    admin.create(kinds.GPU_NODE, {"metadata": {"name": NODE}, "spec": {}})
+    operator.create(kinds.GPU_NODE, {"metadata": {"name": NODE}, "spec": {}})
     try:
-        written = admin.write_status(kinds.GPU_NODE, NODE, {"phase": "Free", "posture": posture})
+        written = operator.write_status(kinds.GPU_NODE, NODE, {"phase": "Free", "posture": posture})
         assert written["status"]["posture"] == posture
         words = [program("kubectl"), f"--kubeconfig={server[1]}", "get", "gpunodes", NODE]
         heading, row = run([*words, "--output=wide"]).splitlines()
         assert "SWAP" not in run(words)
     finally:
-        admin.delete(kinds.GPU_NODE, NODE)
+        operator.delete(kinds.GPU_NODE, NODE)
 
     def shown(column: str) -> str:
         """Return what stands below a heading."""
@@ -50,10 +58,10 @@ def test_the_posture_stands_in_the_wide_table(admin: Client, server: tuple[Clien
     assert {column: shown(column) for column in heading.split() if column in EXPECTED} == EXPECTED
 
 
-def test_the_pod_that_reads_it_is_taken_as_it_is(admin: Client) -> None:
+def test_the_pod_that_reads_it_is_taken_as_it_is(operator: Client) -> None:
     scrub = ScrubConfig(node=NODE, node_uid="n", boot_id="b", epoch=1, nonce="00" * 32, gpu_count=1)
     pod = build_scrub_pod("lethe-scrub-posture-1-1", scrub, OperatorConfig(image="lethe:1"))
-    answer = admin.send("POST", f"{kinds.POD.path(namespace='lethe-system')}?dryRun=All", pod)
+    answer = operator.send("POST", f"{kinds.POD.path(namespace='lethe-system')}?dryRun=All", pod)
     assert answer.ok, answer.message
     made = answer.body["spec"]
     for part in ("volumes", "hostPID"):
