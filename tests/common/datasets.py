@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from lethe.crypto.derive import sha256
 from lethe.crypto.hpke import PrivateKey
 from lethe.data.access import Access, Place
@@ -80,6 +82,17 @@ class Dataset:
     def objects(self) -> list[Path]:
         """Return the files of the data objects, in the order of the index."""
         return [self.root / entry.id for entry in self.access.load_index().objects]
+
+
+def release(dataset: Dataset, root: Path) -> Path:
+    """Leave below `root` what keyfetch leaves in a pod, and return the dataset's folder."""
+    source = dataset.source
+    folder = root / source.name
+    folder.mkdir(parents=True)
+    (folder / "source.json").write_bytes(msgspec.json.encode(source))
+    for epoch, dek in dataset.access.deks.items():
+        (folder / f"dek.{epoch}").write_bytes(dek)
+    return folder
 
 
 def policy_for(identity: PrivateKey, **changes: str) -> KeyPolicy:

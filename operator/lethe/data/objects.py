@@ -13,7 +13,7 @@ from lethe.crypto.aead import TAG_BYTES, RecordCipher
 from lethe.crypto.derive import is_equal
 from lethe.formats.header import HEADER_BYTES, Kind, build_header, open_header
 from lethe.formats.index import ObjectEntry
-from lethe.formats.layout import fill_sizes
+from lethe.formats.layout import Piece, fill_sizes
 from lethe.model.errors import AuthenticationError, CommitmentError, CryptoError, IntegrityError
 
 
@@ -99,6 +99,32 @@ def open_into(
             number, begin = number + 1, begin + full
     except AuthenticationError as error:
         raise AuthenticationError(f"object {entry.id}: {error}") from error
+
+
+def open_range_into(
+    cipher: RecordCipher,
+    entry: ObjectEntry,
+    part: Piece,
+    sealed: memoryview,
+    skipped: int,
+    out: memoryview,
+    record_size: int,
+) -> None:
+    """Write the plaintext of consecutive records, from the byte `skipped` of the first one, into `out`.
+
+    Whole records are opened straight into `out`; the first and the last, if only a part of them is wanted, on the way.
+    """
+    number, begin = part.record, 0
+    for start in range(0, max(part.size, 1), record_size):
+        size = min(record_size, part.size - start)
+        record = sealed[begin : begin + size + TAG_BYTES]
+        wanted = out[max(start - skipped, 0) : start + size - skipped]
+        if len(wanted) == size:
+            open_into(cipher, entry, number, record, wanted, record_size)
+        else:
+            first = max(skipped - start, 0)
+            wanted[:] = open_record(cipher, entry, number, record)[first : first + len(wanted)]
+        number, begin = number + 1, begin + size + TAG_BYTES
 
 
 def verify_fill(cipher: RecordCipher, entry: ObjectEntry, data: memoryview, end: int, record_size: int) -> None:

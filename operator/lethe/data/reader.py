@@ -14,11 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from lethe.crypto.aead import TAG_BYTES
 from lethe.data.access import Access, read_keys
-from lethe.data.sources import Source, Sources
+from lethe.data.sources import Sources
 from lethe.formats.index import Index
-from lethe.formats.layout import Piece
+from lethe.formats.layout import Piece, clip
 from lethe.model.dataset import DatasetSource
 from lethe.model.errors import InputError
 from lethe.model.names import DATASETS_PATH
@@ -61,6 +60,10 @@ class EncryptedFiles(Sequence[bytes]):
         """
         return self._open().read_into(item, start, memoryview(out))
 
+    def read_range(self, item: int | str, start: int, length: int) -> bytes:
+        """Return `length` bytes of a file from `start`, fewer at its end; only the records that hold them are read."""
+        return self._open().read_range(item, start, length)
+
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
@@ -79,6 +82,16 @@ class EncryptedFiles(Sequence[bytes]):
     def sizes(self) -> Sequence[int]:
         """Return the files' sizes in bytes, in the order of the names."""
         return self._open().index.sizes
+
+    @property
+    def record_size(self) -> int:
+        """Return how many bytes are verified at once: ranges that begin and end at multiples of it cost the least."""
+        return self._open().index.record_size
+
+    @property
+    def version(self) -> str:
+        """Return what tells this version of the dataset from any other, without opening it."""
+        return self._source.index.sha256
 
     def __getstate__(self) -> tuple[DatasetSource, Path, int]:
         if not isinstance(self._keys, Path):
@@ -112,13 +125,23 @@ def open_dataset(
         if keys is None:
             raise InputError("give `keys` together with a source, or the name of a dataset of this job")
         return EncryptedFiles(source, keys, cache_bytes=cache_bytes)
-    root = Path(os.environ.get(DATASETS_VARIABLE, DATASETS_PATH))
+    root = datasets_folder()
     folder = root / source
     if not source or "/" in source or not (folder / SOURCE_FILE).is_file():
-        there = sorted(path.parent.name for path in root.glob(f"*/{SOURCE_FILE}"))
-        raise InputError(f"this pod has no dataset {source!r}, found {', '.join(there) or 'none'} in {root}")
+        there = ", ".join(dataset_names()) or "none"
+        raise InputError(f"this pod has no dataset {source!r}, found {there} in {root}")
     described = msgspec.json.decode((folder / SOURCE_FILE).read_bytes(), type=DatasetSource)
     return EncryptedFiles(described, keys or folder, cache_bytes=cache_bytes)
+
+
+def datasets_folder() -> Path:
+    """Return where keyfetch leaves the datasets of this job."""
+    return Path(os.environ.get(DATASETS_VARIABLE, DATASETS_PATH))
+
+
+def dataset_names() -> list[str]:
+    """Return the names of the datasets of this job."""
+    return sorted(path.parent.name for path in datasets_folder().glob(f"*/{SOURCE_FILE}"))
 
 
 class _Opened:
@@ -141,11 +164,19 @@ class _Opened:
 
     def read_into(self, item: int | str, start: int, out: memoryview) -> int:
         file = self._number(item)
-        if start < 0:
-            raise InputError(f"a file has no byte {start}: count from 0")
-        length = max(0, min(len(out), self.index.sizes[file] - start))
+        length = self._length(file, start, len(out))
         self._fill(file, start, out[:length])
         return length
+
+    def read_range(self, item: int | str, start: int, length: int) -> bytes:
+        file = self._number(item)
+        length = self._length(file, start, length)
+        return _filled(length, lambda out: self._fill(file, start, out)) if length else b""
+
+    def _length(self, file: int, start: int, length: int) -> int:
+        if start < 0 or length < 0:
+            raise InputError(f"a range of {length} bytes from {start} is none: both must be at least 0")
+        return max(0, min(length, self.index.sizes[file] - start))
 
     def _number(self, item: int | str) -> int:
         if isinstance(item, str):
@@ -160,31 +191,19 @@ class _Opened:
         starts, pieces = self._pieces(file)
         while out:
             number, piece = pieces[bisect_right(starts, start) - 1]
-            length = min(len(out), piece.start + piece.size - start)
-            self._fill_from_piece(self._sources[number], piece, start - piece.start, out[:length])
-            start, out = start + length, out[length:]
-
-    def _fill_from_piece(self, source: Source, piece: Piece, start: int, out: memoryview) -> None:
-        """Open whole records straight into `out`, and those of which only a part is wanted on the way."""
-        size = self._record_size
-        while out:
-            number, skipped = divmod(start, size)
-            record, offset = piece.record + number, piece.offset + number * (size + TAG_BYTES)
-            left = piece.size - number * size
-            whole = len(out) if len(out) == left else len(out) - len(out) % size
-            if not skipped and whole:
-                length = whole
-                source.read_into(record, offset, out[:length])
-            else:
-                plain = source.read(record, offset, min(left, size))
-                length = min(len(out), len(plain) - skipped)
-                out[:length] = plain[skipped : skipped + length]
+            part = clip(piece, start, start + len(out), self._record_size)
+            assert part is not None
+            length = min(len(out), part.start + part.size - start)
+            self._sources[number].read_into(part, start - part.start, out[:length])
             start, out = start + length, out[length:]
 
     def _pieces(self, file: int) -> tuple[list[int], list[tuple[int, Piece]]]:
         if file not in self._long:
             pieces = list(self.index.pieces(file))
-            self._long[file] = [piece.start for _, piece in pieces], pieces
+            found = [piece.start for _, piece in pieces], pieces
+            if self.index.sizes[file] <= self._record_size:
+                return found
+            self._long[file] = found
         return self._long[file]
 
 

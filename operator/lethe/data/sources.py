@@ -9,10 +9,10 @@
 
 from lethe.crypto.aead import TAG_BYTES, RecordCipher
 from lethe.data.access import Access
-from lethe.data.objects import open_into, open_record
+from lethe.data.objects import open_range_into, open_record
 from lethe.formats.header import HEADER_BYTES
 from lethe.formats.index import Index, ObjectEntry
-from lethe.formats.layout import sealed_size
+from lethe.formats.layout import Piece, sealed_size
 from lethe.model.ports import ObjectStore
 
 
@@ -39,10 +39,10 @@ class Source:
         """Return the plaintext of the record that begins at `offset`."""
         return open_record(self._cipher, self._entry, record, self._sealed(offset, size + TAG_BYTES))
 
-    def read_into(self, record: int, offset: int, out: memoryview) -> None:
-        """Fill `out` with the plaintext of consecutive records, the first of which begins at `offset`."""
-        sealed = self._sealed(offset, sealed_size(len(out), self._record_size))
-        open_into(self._cipher, self._entry, record, sealed, out, self._record_size)
+    def read_into(self, part: Piece, skipped: int, out: memoryview) -> None:
+        """Fill `out` with the plaintext of these records, from the byte `skipped`, which is of the first one."""
+        sealed = self._sealed(part.offset, sealed_size(part.size, self._record_size))
+        open_range_into(self._cipher, self._entry, part, sealed, skipped, out, self._record_size)
 
     def _sealed(self, offset: int, length: int) -> memoryview:
         if self._data is not None:

@@ -70,6 +70,18 @@ def record_sizes(size: int, record_size: int) -> Iterable[int]:
         yield 0
 
 
+def clip(piece: Piece, start: int, end: int, record_size: int) -> Piece | None:
+    """Return the records of a piece that hold the file's bytes from `start` to before `end`, None when none does."""
+    begin, stop = max(start - piece.start, 0), min(end - piece.start, piece.size)
+    if begin >= stop:
+        return None
+    first = begin // record_size
+    skipped = first * record_size
+    size = min(record_count(stop, record_size) * record_size, piece.size) - skipped
+    offset = piece.offset + first * (record_size + TAG_BYTES)
+    return Piece(piece.file, piece.start + skipped, size, offset, piece.record + first)
+
+
 def fill_sizes(room: int, record_size: int) -> list[int]:
     """Return the plaintext length of each fill record that together take exactly `room` bytes; room is 0 or ≥ 16."""
     full = record_size + TAG_BYTES

@@ -2,7 +2,6 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 import lethe.data
@@ -10,7 +9,7 @@ from lethe.adapters.objectstore import FolderStore
 from lethe.data.objects import ObjectWriter
 from lethe.data.reader import EncryptedFiles
 from lethe.model.errors import AuthenticationError, CryptoError, InputError, IntegrityError
-from tests.common.datasets import RECORD, Dataset, content, seal_files
+from tests.common.datasets import RECORD, Dataset, content, release, seal_files
 from tests.common.forks import holds_after_fork
 
 FILES = {
@@ -29,13 +28,8 @@ def dataset(tmp_path: Path) -> Dataset:
 
 @pytest.fixture
 def pod(tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What keyfetch leaves."""
-    folder = tmp_path / "run" / "digits"
-    folder.mkdir(parents=True)
-    (folder / "source.json").write_bytes(msgspec.json.encode(dataset.source))
-    (folder / "dek.1").write_bytes(dataset.access.deks[1])
     monkeypatch.setenv("LETHE_DATASETS", str(tmp_path / "run"))
-    return folder
+    return release(dataset, tmp_path / "run")
 
 
 @pytest.fixture
@@ -126,7 +120,7 @@ def test_any_range_is_read_into_a_buffer(dataset: Dataset, name: str, is_mapped:
 
 
 def test_a_range_before_the_file_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(InputError, match="count from 0"):
+    with pytest.raises(InputError, match="at least 0"):
         EncryptedFiles(dataset.source, dataset.access.deks).read_into("a", bytearray(3), -1)
 
 
@@ -199,6 +193,48 @@ def test_a_key_file_of_another_length_is_refused(pod: Path) -> None:
     (pod / "dek.1").unlink()
     with pytest.raises(InputError, match="has no key"):
         lethe.data.open("digits")["a"]
+
+
+RANGES = [(0, 0), (0, 1), (0, RECORD), (1, RECORD), (RECORD - 1, 2), (RECORD, RECORD), (5 * RECORD - 1, RECORD + 2)]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 30_000, 1 << 30], ids=["ranges", "both", "whole"])
+def test_a_range_of_a_file_is_what_a_slice_of_it_is(dataset: Dataset, cache_bytes: int) -> None:
+    files = EncryptedFiles(dataset.source, dataset.access.deks, cache_bytes=cache_bytes)
+    size = len(FILES["b/many"])
+    for start, length in [
+        *RANGES,
+        (size - 1, 1),
+        (size - 1, 5),
+        (size, 1),
+        (size + RECORD, 3),
+        (0, size),
+        (7, 1 << 40),
+    ]:
+        assert files.read_range("b/many", start, length) == FILES["b/many"][start : start + length]
+    assert files.read_range("b/empty", 0, 10) == b""
+    assert files.read_range(0, 1, 3) == b"irs"
+    for start, length in ((-1, 2), (0, -1)):
+        with pytest.raises(InputError, match="at least 0"):
+            files.read_range("b/many", start, length)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30], ids=["ranges", "whole"])
+def test_a_range_opens_its_own_records_and_no_other(dataset: Dataset, cache_bytes: int) -> None:
+    """All records of a file but number 3 are changed: that one still reads, and no byte of its neighbours does."""
+    index = dataset.access.load_index()
+    for number, piece in index.pieces(index.find("b/many")):
+        path, data = dataset.objects[number], bytearray(dataset.objects[number].read_bytes())
+        for record in range(-(-piece.size // RECORD)):
+            if piece.start + record * RECORD != 3 * RECORD:
+                data[piece.offset + record * (RECORD + 16)] ^= 1
+        path.write_bytes(data)
+    files = EncryptedFiles(dataset.source, dataset.access.deks, cache_bytes=cache_bytes)
+    assert files.read_range("b/many", 3 * RECORD, RECORD) == FILES["b/many"][3 * RECORD : 4 * RECORD]
+    assert files.read_range("b/many", 3 * RECORD + 9, 2) == FILES["b/many"][3 * RECORD + 9 : 3 * RECORD + 11]
+    for start, length in ((3 * RECORD - 1, 2), (4 * RECORD - 1, 2), (0, 1), (11 * RECORD + 2, 1)):
+        with pytest.raises(AuthenticationError, match="not authentic"):
+            files.read_range("b/many", start, length)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30], ids=["ranges", "whole"])

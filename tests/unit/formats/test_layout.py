@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from lethe.formats.header import HEADER_BYTES, MIN_RECORD_BITS
 from lethe.formats.layout import (
     ObjectPlan,
+    Piece,
+    clip,
     fill_sizes,
     plan_objects,
     record_count,
@@ -44,6 +46,26 @@ def test_files_are_laid_out_whole_and_without_gaps(sizes: list[int], slack: int)
         assert room == 0 or room >= 16
         assert plan.length == object_bytes if number < len(plans) - 1 else plan.length <= object_bytes
     assert placed == dict(enumerate(sizes))
+
+
+@given(
+    before=st.integers(0, 3),
+    size=st.integers(0, 5 * RECORD),
+    start=st.integers(0, 9 * RECORD),
+    length=st.integers(0, 9 * RECORD),
+)
+def test_a_clipped_piece_is_the_records_of_a_range_and_no_more(before: int, size: int, start: int, length: int) -> None:
+    piece, end = Piece(7, before * RECORD, size, 1000, 40), start + length
+    part = clip(piece, start, end, RECORD)
+    first, stop = max(start, piece.start), min(end, piece.start + size)
+    if first >= stop:
+        assert part is None
+        return
+    assert part is not None and part.file == 7
+    assert part.start <= first < part.start + RECORD and part.start % RECORD == 0
+    assert part.start + part.size in (-(-stop // RECORD) * RECORD, piece.start + size)
+    skipped = (part.start - piece.start) // RECORD
+    assert (part.record, part.offset) == (40 + skipped, 1000 + skipped * FULL)
 
 
 @given(room=st.one_of(st.just(0), st.integers(16, 5 * FULL)))
