@@ -3,8 +3,9 @@
 1. Path-style addresses; without `endpoint`, AWS's own for the region. Requests carry AWS Signature Version 4.
    Objects have at most a gigabyte, so each write is one request and there are no half-done multipart uploads.
 2. `ca_bundle` replaces the system's certificates for this endpoint; nothing can switch verification off.
-3. What may pass is tried again with growing pauses, fifteen seconds in all: no connection, a time-out, 429, 5xx.
-   Then UnavailableError. 401 and 403 are CredentialsError, 404 is ObjectMissingError.
+3. What may pass is tried again with growing pauses, fifteen seconds in all: no connection, a connection that ends too
+   early, a time-out, 429, 5xx. Then UnavailableError. 401 and 403 are CredentialsError, 404 is ObjectMissingError.
+   A time-out is a minute without a byte, or a body that comes slower than `SLOWEST` once a minute has passed.
 4. Connections belong to the process that made them: after `fork` a child opens its own. This is why the client is not
    one with threads of its own: in a forked data loader, calls into the runtime of object_store (obstore) never return.
 
@@ -39,7 +40,10 @@ ATTEMPTS = 6
 FIRST_PAUSE = 0.5
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
+SLOWEST = 16 << 10
+"""Bytes a second: a server that sends less would keep a reader for hours without one long wait."""
 MAX_ERROR_BYTES = 64 << 10
+_PART_BYTES = 1 << 20
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _RETRIED = frozenset({429, 500, 502, 503, 504})
@@ -187,7 +191,7 @@ class BucketStore:
             if limit is not None and answer.status < 300 and length > limit:
                 raise IntegrityError(f"object {self._name(key)} has {length} bytes, expected at most {limit}")
             most = MAX_ERROR_BYTES if answer.status >= 300 else None if limit is None else limit + 1
-            data = answer.read(most, cache_content=False)
+            data = _read_body(answer, most)
             if limit is not None and answer.status < 300 and len(data) > limit:
                 raise IntegrityError(f"object {self._name(key)} has more than {limit} bytes")
         except BaseException:
@@ -293,6 +297,20 @@ class _Response:
             return ElementTree.fromstring(self.data).findtext(f"{{*}}{tag}") or ""
         except ElementTree.ParseError:
             return ""
+
+
+def _read_body(answer: urllib3.BaseHTTPResponse, most: int | None) -> bytes:
+    """Return the body, or its first `most` bytes."""
+    begin, parts, size = time.monotonic(), [], 0
+    while most is None or size < most:
+        part = answer.read1(_PART_BYTES if most is None else min(_PART_BYTES, most - size))
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+        if time.monotonic() - begin > READ_SECONDS + size / SLOWEST:
+            raise urllib3.exceptions.TimeoutError(f"{size} bytes came at fewer than {SLOWEST} a second")
+    return b"".join(parts)
 
 
 def _parse_xml(data: bytes) -> ElementTree.Element:
