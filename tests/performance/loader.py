@@ -1,7 +1,7 @@
 """Epochs of a PyTorch DataLoader over plain and over sealed files.
 
-1. Runs in an environment that has torch: `python -m tests.performance.loader PLAIN POD ROUNDS`. Each item is read whole;
-   a batch is reduced to its length in the worker, so that neither side hides behind what goes through pipes.
+1. Runs in an environment with torch: `python -m tests.performance.loader PLAIN POD ROUNDS`. Each item is read whole; a
+   batch is reduced to its length in the worker, so that neither side hides behind what goes through pipes.
 2. Both sides take turns. Loaders are new in each round: their first epoch starts the workers, the second finds them.
 """
 

@@ -1,4 +1,4 @@
-"""Sealed data that is read in place, beside plaintext on the same file system: shuffled files, a long file, parts of it.
+"""Sealed data that is read in place, beside plaintext on the same file system: shuffled files, a long file, its parts.
 
 All lies on tmpfs. What AES-256-GCM alone can do on this processor stands as a row of its own: nothing that decrypts is
 faster.

@@ -17,6 +17,7 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ from lethe.data.access import Access
 from lethe.data.objects import open_into, verify_fill
 from lethe.data.pool import choose_workers, run_tasks
 from lethe.data.seal import Progress
+from lethe.formats.contents import Contents
 from lethe.formats.header import HEADER_BYTES
 from lethe.formats.index import Index, ObjectEntry, folders_of
 from lethe.formats.layout import Piece, sealed_size
@@ -53,6 +55,11 @@ class _State:
     index: Index
     root: Path | None
     """None: verify only."""
+
+    @cached_property
+    def contents(self) -> Contents:
+        """Return what lies in each object, found out once in each process."""
+        return Contents(self.index)
 
 
 def unpack(
@@ -170,7 +177,7 @@ def _open_object(state: _State, number: int) -> int:
     buffer = memoryview(bytearray(max(size, BUFFER_BYTES)))
     end, done = HEADER_BYTES, 0
     with _Files(state.root, index) as files:
-        for piece in index.pieces_in(number):
+        for piece in state.contents.pieces(number):
             sealed = data[piece.offset : piece.offset + sealed_size(piece.size, size)]
             chunks = _open_piece(cipher, entry, piece, sealed, buffer, size)
             if state.root is None:

@@ -19,8 +19,8 @@ Columns, so that a million files load in a fraction of a second. Plaintext, big-
    two equal names, and a name that is also another one's folder.
 2. Every length that follows from a number in the plaintext is checked against what is there before it is used; names
    may unfold to 1 KiB a file on average, and no more.
-3. Files lie in the objects in their order. Where a file lies is checked when it is looked up (`pieces`, `place`) and,
-   for a whole object, by `pieces_in`.
+3. Where a file lies is checked when it is looked up (`pieces`, `place`) and, for a whole object, by
+   `lethe.formats.contents`.
 4. The index object is pinned by its SHA-256, and pins every data object by its commitment; so an older version of any
    of them is refused.
 """
@@ -33,7 +33,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from operator import le, lt
+from operator import lt
 from struct import Struct
 from typing import Final
 
@@ -142,24 +142,6 @@ class Index:
             raise self._misplaced(file, entry)
         return number, record, offset
 
-    def pieces_in(self, number: int) -> Iterator[Piece]:
-        """Yield the pieces of a data object in order; raise DatasetIndexError unless they are all its records."""
-        entry, offset, record = self.objects[number], HEADER_BYTES, 0
-        first = bisect_left(self.object_numbers, number)
-        for file in range(max(first - 1, 0), len(self)):
-            if self.object_numbers[file] > number:
-                break
-            for found, piece in self.pieces(file):
-                if found != number:
-                    continue
-                if (piece.offset, piece.record) != (offset, record):
-                    raise DatasetIndexError(f"{self.names[file]!r} does not begin where the file before it ends")
-                offset += sealed_size(piece.size, self.record_size)
-                record += record_count(piece.size, self.record_size)
-                yield piece
-        if record != entry.records:
-            raise DatasetIndexError(f"object {entry.id} has {entry.records} records, its files have {record}")
-
     def _misplaced(self, file: int, entry: ObjectEntry) -> DatasetIndexError:
         return DatasetIndexError(f"{self.names[file]!r} does not lie inside object {entry.id}: wrong index")
 
@@ -246,10 +228,8 @@ def parse_index(plain: bytes) -> Index:
         raise DatasetIndexError(f"a file of {max(columns[0])} bytes is refused")
     if files and max(columns[1]) > MODE_MASK:
         raise DatasetIndexError("a file's mode has more than permission bits")
-    if files and columns[2][-1] >= object_count:
-        raise DatasetIndexError(f"a file lies in object {columns[2][-1]}, and there are {object_count}")
-    if not all(map(le, columns[2], islice(columns[2], 1, None))):
-        raise DatasetIndexError("a file lies in an earlier object than the file before it")
+    if files and max(columns[2]) >= object_count:
+        raise DatasetIndexError(f"a file lies in object {max(columns[2])}, and there are {object_count}")
     return Index(record_bits, objects, _inflate_names(view[names_at:end], names_length, files), *columns)
 
 
