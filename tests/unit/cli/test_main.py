@@ -11,7 +11,7 @@ from lethe.cli.main import main
 try:
     main()
 except SystemExit as end:
-    print("loaded:", *sorted({"kubernetes", "aiohttp", "cuda", "kopf"} & set(sys.modules)))
+    print("loaded:", *sorted({"kubernetes", "aiohttp", "kopf"} & set(sys.modules)))
     sys.exit(end.code)
 """
 
