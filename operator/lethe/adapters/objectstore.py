@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from lethe.adapters.s3 import BucketStore, Credentials
 from lethe.model.errors import CredentialsError, InputError, IntegrityError, ObjectMissingError, StorageError
-from lethe.model.ports import ObjectStore
+from lethe.model.ports import LEFTOVER_PREFIX, ObjectStore
 from lethe.model.resources import Storage
 
 ACCESS_KEY = "AWS_ACCESS_KEY_ID"
@@ -118,7 +118,7 @@ class FolderStore:
     @contextlib.contextmanager
     def _written(self, data: bytes | bytearray | memoryview) -> Iterator[str]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".partial-", dir=self._folder)
+        descriptor, temporary = tempfile.mkstemp(prefix=LEFTOVER_PREFIX, dir=self._folder)
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)

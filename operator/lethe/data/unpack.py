@@ -170,6 +170,8 @@ def _run(
         for entry, pieces in zip(index.objects, index.pieces_by_object(), strict=True)
     ]
     state = _State(access, index.record_bits, root)
+    if progress:
+        progress(Progress(0, total, len(index)))
     for size in run_tasks(_open_object, state, tasks, workers or choose_workers(len(tasks), total)):
         done += size
         if progress:

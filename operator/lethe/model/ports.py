@@ -5,7 +5,10 @@ Each Protocol has a real adapter and, in tests, a fake that passes the same cont
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+LEFTOVER_PREFIX: Final = ".partial-"
+"""How the name begins of what a writer that was killed has left of an object."""
 
 
 class ObjectStore(Protocol):
@@ -28,7 +31,7 @@ class ObjectStore(Protocol):
         ...
 
     def list(self) -> Iterable[tuple[str, int]]:
-        """Yield key and size of every object."""
+        """Yield key and size of every object, and of what killed writers left of one."""
         ...
 
     def delete(self, key: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from lethe.cli import dataset, key
+from lethe.cli import dataset, dataset_seal, dataset_target, key
 from lethe.crypto.hpke import PrivateKey, PublicKey
 from lethe.formats.keyring import KEYRING_NAME, parse_keyring
 from lethe.model.errors import CredentialsError, InputError, IntegrityError, LetheError, UnwrapError, UsageError
@@ -28,7 +28,8 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/state")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
@@ -133,7 +134,7 @@ def test_the_key_comes_from_the_cluster_when_no_file_is_named(home: Path, monkey
         assert (namespace, name) == ("acme", "second")
         return public, 7
 
-    monkeypatch.setattr(dataset, "fetch_tenant_key", fetch)
+    monkeypatch.setattr(dataset_seal, "fetch_tenant_key", fetch)
     seal(home, "--recipient", "acme/second")
     stanzas = parse_keyring((home / "sealed" / KEYRING_NAME).read_bytes()).stanzas_for(namespace="acme")
     assert [(stanza.key, stanza.version) for stanza in stanzas] == [("default", 4), ("second", 7)]
@@ -211,7 +212,7 @@ def test_a_jobs_outputs_are_found_by_its_status(tmp_path: Path, monkeypatch: pyt
         assert (namespace, name) == ("acme", "digits")
         return job_with(outputs, url)
 
-    monkeypatch.setattr(dataset, "_read_job", read)
+    monkeypatch.setattr(dataset_target, "_read_job", read)
     run("unseal", tmp_path / "back", "--job", "acme/digits", "--identity", tmp_path / "recovery.key")
     assert read_tree(tmp_path / "back") == {"model": b"weights"}
 
@@ -222,7 +223,7 @@ def test_a_job_without_outputs_says_its_phase(home: Path, monkeypatch: pytest.Mo
     async def read(namespace: str, name: str) -> SecureTrainingJob | None:
         return found
 
-    monkeypatch.setattr(dataset, "_read_job", read)
+    monkeypatch.setattr(dataset_target, "_read_job", read)
     with pytest.raises(UsageError, match="no sealed outputs: its phase is Succeeded"):
         run("ls", "--job", "acme/digits", "-i", home / "recovery.key")
     found = None
