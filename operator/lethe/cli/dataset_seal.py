@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +42,18 @@ from lethe.model.resources import DatasetSpec, EncryptedDataset, Metadata, Secre
 CRITICALITIES = ("standard", "sensitive", "critical")
 _RECIPIENT = re.compile(r"(?P<namespace>[^/@=]+)/(?P<name>[^/@=]+)(@(?P<version>[1-9][0-9]{0,8}))?(=(?P<file>.+))?")
 
+Recipients = Annotated[
+    list[str],
+    typer.Option(
+        "--recipient",
+        "--recipient-key",
+        help="NAMESPACE/NAME of a TenantKey, read from the cluster; NAMESPACE/NAME\\[@VERSION]=FILE takes a file.",
+    ),
+]
+RecoveryKeys = Annotated[
+    list[Path], typer.Option("--recovery-key", help="Public recovery key, a .pub file of `lethe key generate`.")
+]
+
 
 def seal(
     folder: Annotated[Path, typer.Argument(help="Folder whose files are sealed.")],
@@ -49,15 +61,8 @@ def seal(
     name: Annotated[str, typer.Option(help="Name of the EncryptedDataset.")],
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the EncryptedDataset.")],
     tenant: Annotated[str, typer.Option(help="Tenant that owns the namespace.")],
-    recipient: Annotated[
-        list[str],
-        typer.Option(
-            "--recipient",
-            "--recipient-key",
-            help="NAMESPACE/NAME of a TenantKey, read from the cluster; NAMESPACE/NAME[@VERSION]=FILE takes a file.",
-        ),
-    ],
-    recovery_key: Annotated[list[Path], typer.Option(help="Public recovery key, a .pub file of `lethe key generate`.")],
+    recipient: Recipients,
+    recovery_key: RecoveryKeys,
     criticality: Annotated[str, typer.Option(help=f"One of {', '.join(CRITICALITIES)}.")] = "standard",
     secret_ref: Annotated[
         str | None, typer.Option(help="Secret with the storage credentials, for the manifest.")
@@ -98,10 +103,7 @@ def seal(
     policy = KeyPolicy(
         tenant=tenant,
         namespace=namespace,
-        recipients=(
-            *(_parse_recipient(text, namespace) for text in recipient),
-            *(OutputRecipient(public_key=read_public_key(path).encode()) for path in recovery_key),
-        ),
+        recipients=parse_recipients(recipient, recovery_key, namespace),
         criticality=msgspec.convert(level, DatasetSpec.__annotations__["criticality"]),
     )
     with open_journal(path) as journal, _kept(journal):
@@ -152,6 +154,11 @@ def build_manifest(name: str, storage: Storage, policy: KeyPolicy, sealed: Seale
     )
     body: dict[str, Any] = {"apiVersion": API_VERSION, "kind": "EncryptedDataset", **msgspec.to_builtins(dataset)}
     body["spec"] |= {"scheme": policy.scheme, "criticality": policy.criticality}
+    return dump_manifest(body)
+
+
+def dump_manifest(body: dict[str, Any]) -> str:
+    """Return a manifest as YAML that people can read."""
     return yaml.dump(body, Dumper=_BlockText, sort_keys=False, allow_unicode=True)
 
 
@@ -187,6 +194,16 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _BlockText.add_representer(str, _represent_text)
+
+
+def parse_recipients(
+    recipients: Sequence[str], recovery_keys: Sequence[Path], namespace: str
+) -> tuple[OutputRecipient, ...]:
+    """Return the recipients that `--recipient` and `--recovery-key` name."""
+    return (
+        *(_parse_recipient(text, namespace) for text in recipients),
+        *(OutputRecipient(public_key=read_public_key(path).encode()) for path in recovery_keys),
+    )
 
 
 def _parse_recipient(text: str, namespace: str) -> OutputRecipient:

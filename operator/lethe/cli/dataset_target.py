@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -18,9 +18,10 @@ import yaml
 from lethe.adapters.objectstore import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
 from lethe.cli.key import read_identity
 from lethe.data.access import Access, Place
+from lethe.data.recipients import read_keyring
 from lethe.formats.index import check_pin
-from lethe.formats.keyring import KEYRING_NAME, MAX_KEYRING, Keyring, open_keyring, parse_keyring
-from lethe.model.errors import InputError, IntegrityError, UsageError
+from lethe.formats.keyring import open_keyring
+from lethe.model.errors import InputError, UsageError
 from lethe.model.resources import EncryptedDataset, IndexPin, SecureTrainingJob, Storage
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -31,6 +32,10 @@ Region = Annotated[str | None, typer.Option(help="Region of the S3 server.")]
 CaFile = Annotated[Path | None, typer.Option(help="PEM certificates that vouch for the endpoint.")]
 CredentialsDir = Annotated[Path | None, typer.Option(help="Folder with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")]
 Identity = Annotated[Path, typer.Option("--identity", "-i", help="Private key file of `lethe key generate`.")]
+OptionalIdentity = Annotated[
+    Path | None, typer.Option("--identity", "-i", help="Private key file of `lethe key generate`.")
+]
+OutputFormat = Annotated[Literal["text", "json"], typer.Option("--output", "-o", help="text or json.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: by size and processors.")]
 
 
@@ -42,25 +47,19 @@ class Target:
     dataset_id: str
     pin: IndexPin
     credentials: str | Mapping[str, str] | None = field(default=None, repr=False)
+    manifest: Mapping[str, Any] | None = None
+    """The document that it was read from."""
 
     @property
     def place(self) -> Place:
         """Return where the dataset's objects lie."""
         return Place(self.storage, self.credentials)
 
-    def read_keyring(self) -> Keyring:
-        """Fetch the dataset's keyring; raise IntegrityError when it is of another dataset."""
-        keyring = parse_keyring(self.place.store.get(KEYRING_NAME, MAX_KEYRING))
-        if keyring.dataset_id != self.dataset_id:
-            raise IntegrityError(
-                f"the keyring at {self.storage.url} is of dataset {keyring.dataset_id}, expected {self.dataset_id}"
-            )
-        return keyring
-
     def open(self, identity: Path) -> Access:
         """Return what reads the dataset, with the keys that a private key opens."""
         private_key = read_identity(identity)
-        return Access(self.place, self.dataset_id, self.pin, open_keyring(self.read_keyring(), private_key))
+        keyring, _ = read_keyring(self.place.store, self.dataset_id)
+        return Access(self.place, self.dataset_id, self.pin, open_keyring(keyring, private_key))
 
 
 def takes_dataset(command: Callable[..., None]) -> Callable[..., None]:
@@ -120,7 +119,7 @@ def _from_manifest(path: Path) -> Target:
         dataset = msgspec.convert(datasets[0], EncryptedDataset)
     except msgspec.ValidationError as error:
         raise InputError(f"{path} is not an EncryptedDataset: {error}") from error
-    return Target(dataset.spec.storage, dataset.spec.dataset_id, dataset.spec.index)
+    return Target(dataset.spec.storage, dataset.spec.dataset_id, dataset.spec.index, manifest=datasets[0])
 
 
 def _from_job(text: str) -> Target:

@@ -35,7 +35,8 @@ DEFAULT_STATE = ".local/state"
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
     """What a run was begun with."""
 
-    folder: str
+    source: str
+    """Folder, or object id of the index whose dataset is encrypted anew."""
     url: str
     dataset_id: bytes
     epoch: int

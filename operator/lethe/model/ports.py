@@ -18,6 +18,10 @@ class ObjectStore(Protocol):
         """Return a whole object; raise IntegrityError, before reading on, when it has more than `limit` bytes."""
         ...
 
+    def get_tagged(self, key: str, limit: int | None = None) -> tuple[bytes, str]:
+        """Return a whole object as `get` does, and a tag that is another one after each write."""
+        ...
+
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return exactly `length` bytes from `start`; raise IntegrityError when the object ends before."""
         ...
@@ -28,6 +32,10 @@ class ObjectStore(Protocol):
 
     def put_new(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write a whole object; raise StorageError when one is there already."""
+        ...
+
+    def replace(self, key: str, data: bytes | bytearray | memoryview, tag: str) -> None:
+        """Write a whole object in place of the one with this tag; raise ConflictError when another is there by now."""
         ...
 
     def list(self) -> Iterable[tuple[str, int]]:

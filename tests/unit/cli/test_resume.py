@@ -109,10 +109,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/state")
+def bench(tmp_path: Path) -> Iterator[Bench]:
     with MemoryS3() as bucket:
         yield Bench(tmp_path, bucket)
 
