@@ -9,6 +9,8 @@ from .errors import NotSupported
 from .progress import say, step
 from .provider import Provider
 
+FIRST_GPU = "/host/gpu0"
+
 
 def deploy(provider: Provider) -> None:
     """Bring simulated GPUs up on the labelled nodes and return when kubelets offer them; leave real GPUs alone."""
@@ -34,14 +36,24 @@ def remove(provider: Provider) -> None:
 
 def set_faults(provider: Provider, node: str, **faults: int | str) -> None:
     """Replace the faults of a node's first simulated GPU (see tests.simgpu.faults); none puts everything right."""
+    words = [f"{name}={value}" for name, value in faults.items()]
+    _on_node(provider, node, "python3", "-m", "tests.simgpu.faults", FIRST_GPU, *words)
+
+
+def replace_gpu(provider: Provider, node: str) -> None:
+    """Put another GPU into the place of a node's first one; it is there when the node was rebooted."""
+    program = f"import pathlib, tests.simgpu.gpus as gpus; gpus.replace_gpu(pathlib.Path({FIRST_GPU!r}))"
+    _on_node(provider, node, "python3", "-c", program)
+
+
+def _on_node(provider: Provider, node: str, *program: str) -> None:
+    """Run a program in the pod that keeps a node's simulated GPUs."""
     kubectl = provider.kubectl()
     chosen = ("--selector=app.kubernetes.io/name=simgpu", f"--field-selector=spec.nodeName={node}")
     pods = kubectl("--namespace=kube-system", "get", "pods", *chosen, "--output=name").split()
     if not pods:
         raise NotSupported(f"The GPUs of node {node} are real ones: no fault can be put into them.")
-    words = [f"{name}={value}" for name, value in faults.items()]
-    program = ("python3", "-m", "tests.simgpu.faults", "/host/gpu0")
-    kubectl("--namespace=kube-system", "exec", pods[0], "--", *program, *words)
+    kubectl("--namespace=kube-system", "exec", pods[0], "--", *program)
 
 
 def _offered(provider: Provider, node: str) -> bool:

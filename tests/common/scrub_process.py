@@ -13,7 +13,7 @@ from lethe.model.agentconfig import ScrubConfig, encode
 from lethe.model.scrub import GpuReport, ScrubReport, ScrubSummary
 from tests.common.scrubs import build_summary, report_sha256
 from tests.simgpu.client import KERNELS
-from tests.simgpu.faults import events_counted, read_faults
+from tests.simgpu.faults import are_in_force, events_counted
 from tests.simgpu.fixtures import Machine
 from tests.simgpu.gpus import make_gpus
 from tests.simgpu.libraries import client_environment
@@ -106,5 +106,4 @@ def count_events(libraries: Path, folder: Path, mib: int) -> dict[str, int]:
 
 def has_struck(machine: Machine, number: int) -> bool:
     """Say whether the faults of a GPU are in force."""
-    folder = machine.gpus[number].folder
-    return events_counted(folder) > int(read_faults(folder)["strike_after"])
+    return are_in_force(machine.gpus[number].folder)

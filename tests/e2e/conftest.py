@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.fixtures import provider
+from tests.cluster.kubectl import Kubectl
 from tests.cluster.provider import Provider
 from tests.common.digits import make_canary, write_digits
 from tests.common.objects import find_all, remove
@@ -54,11 +55,17 @@ def globex(world: World) -> TrialTenant:
 
 @pytest.fixture(autouse=True)
 def no_jobs_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Remove the jobs that a test has left, so that the next one finds free nodes."""
-    yield
+    """Remove the jobs that a test has left, and those that outlive their module, so that the next finds free nodes."""
     if "world" not in request.fixturenames:
+        yield
         return
     kubectl = request.getfixturevalue("world").provider.kubectl()
+    _remove_jobs(kubectl)
+    yield
+    _remove_jobs(kubectl)
+
+
+def _remove_jobs(kubectl: Kubectl) -> None:
     for job in find_all(kubectl, "stj"):
         remove(kubectl, "stj", job["metadata"]["name"], job["metadata"]["namespace"])
 

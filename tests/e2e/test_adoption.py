@@ -226,7 +226,7 @@ def test_enrolment_waits_and_says_for_whom(site: Site) -> None:
     site.installation.cli("receipt", "verify", "--all")
 
 
-def test_an_upgrade_disturbs_neither_a_job_nor_a_scrub(site: Site, acme: TrialTenant) -> None:
+def test_an_upgrade_disturbs_no_work_in_progress(site: Site, acme: TrialTenant) -> None:
     job = run_held(acme, "through-an-upgrade")
     scrubbed = next(name for name in (site.theirs, site.unused) if name != job["status"]["node"])
     epoch = site.epoch(scrubbed) + 1
@@ -275,7 +275,7 @@ def test_an_upgrade_disturbs_neither_a_job_nor_a_scrub(site: Site, acme: TrialTe
     site.installation.cli("receipt", "verify", "--all")
 
 
-def test_a_forced_removal_scrubs_and_leaves_nothing_closed(site: Site, acme: TrialTenant) -> None:
+def test_a_forced_removal_cleans_every_node_and_leaves_none_closed(site: Site, acme: TrialTenant) -> None:
     job = run_held(acme, "cut-short")
     held = job["status"]["node"]
     occupied = next(name for name in (site.theirs, site.unused) if name != held)

@@ -78,9 +78,15 @@ def read_faults(folder: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
 
 
+def are_in_force(folder: Path) -> bool:
+    """Whether the faults of a GPU no longer wait for anything."""
+    awaited = read_faults(folder).get("strike_after")
+    return awaited is None or events_counted(folder) > int(awaited)
+
+
 def is_healthy(folder: Path) -> bool:
     """Whether a device plugin would offer this GPU."""
-    return not _has_any(folder, "lost", "unhealthy")
+    return not (_has_any(folder, "lost", "unhealthy") and are_in_force(folder))
 
 
 def claims_to_scrub(folder: Path) -> bool:

@@ -1,7 +1,8 @@
 """The folders that simulated GPUs are made of.
 
 1. A GPU's folder is made once and kept: memory outlives processes, pods, the device plugin and the cluster's restarts.
-2. Its identity follows from the node's name and the GPU's number, so a GPU made again is the same GPU.
+2. Its identity follows from the node's name, the GPU's number and how often it was replaced, so a GPU made again is the
+   same GPU.
 3. A folder of another size is refused, not resized: its pages may be owned.
 """
 
@@ -35,9 +36,9 @@ def make_gpus(root: Path, node: str, count: int, mib: int) -> list[Gpu]:
     return [_make_gpu(root / f"gpu{number}", node, number, mib) for number in range(count)]
 
 
-def identity_of(node: str, number: int) -> dict[str, str]:
-    """Return what GPU `number` of a node says of itself."""
-    identity = uuid.uuid5(NAMESPACE, f"{node}/{number}")
+def identity_of(node: str, number: int, replaced: int = 0) -> dict[str, str]:
+    """Return what GPU `number` of a node says of itself, after it was replaced so many times."""
+    identity = uuid.uuid5(NAMESPACE, f"{node}/{number}" + "/another" * replaced)
     return {
         "name": "NVIDIA H100 80GB HBM3 (simulated)",
         "uuid": f"GPU-{identity}",
@@ -48,8 +49,15 @@ def identity_of(node: str, number: int) -> dict[str, str]:
     }
 
 
+def replace_gpu(folder: Path) -> None:
+    """Put another GPU into the place of this one; it is there when the GPUs are made again, as after a reboot."""
+    with (folder / "replaced").open("a") as file:
+        file.write("1")
+
+
 def _make_gpu(folder: Path, node: str, number: int, mib: int) -> Gpu:
-    identity = identity_of(node, number)
+    replaced = folder / "replaced"
+    identity = identity_of(node, number, replaced.stat().st_size if replaced.exists() else 0)
     size = mib << 20
     folder.mkdir(parents=True, exist_ok=True)
     memory = folder / "mem"

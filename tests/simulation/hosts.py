@@ -38,6 +38,8 @@ class Host:
     name: str
     gpus: int
     visible: set[int]
+    unhealthy: int = 0
+    """Of those visible, how many its device plugin does not offer."""
     system: str = ""
     """By what name its hardware is known, where it is not its own."""
     boot: int = 1
@@ -71,9 +73,11 @@ class Host:
     def status(self) -> Object:
         """Build the status that its kubelet reports."""
         gpus = {names.GPU_RESOURCE: str(len(self.visible))} if self.gpus else {}
+        offered = {names.GPU_RESOURCE: str(max(0, len(self.visible) - self.unhealthy))} if self.gpus else {}
         return {
             "nodeInfo": {"bootID": self.boot_id, "systemUUID": f"system-{self.system or self.name}"},
             "capacity": gpus,
+            "allocatable": offered,
             "conditions": [{"type": "Ready", "status": "True"}],
         }
 
@@ -129,7 +133,7 @@ class Hosts:
 
     def add(self, name: str, gpus: int, system: str = "") -> Host:
         """Add a machine whose kubelet has not registered yet."""
-        host = self.machines[name] = Host(name, gpus, set(range(gpus)), system)
+        host = self.machines[name] = Host(name, gpus, set(range(gpus)), system=system)
         return host
 
     def reboot(self, name: str) -> None:
@@ -261,11 +265,12 @@ class Hosts:
             if not behaviour.endless:
                 for name in mains:
                     states[name] = terminated(self._clock.time, behaviour.train)
+                process.alive = names.CONTAINER_OUTPUTS in states
             return pod_status(states, inits, mains, "Running")
         if "running" in states.get(names.CONTAINER_OUTPUTS, {}):
             states[names.CONTAINER_OUTPUTS] = terminated(self._clock.time, behaviour.outputs, behaviour.outputs_message)
+            process.alive = False
             return pod_status(states, inits, mains, "Running")
-        process.alive = False
         failed = states[mains[0]]["terminated"]["exitCode"] != 0
         return pod_status(states, inits, mains, "Failed" if failed else "Succeeded")
 

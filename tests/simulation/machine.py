@@ -349,6 +349,13 @@ class CustodyMachine(RuleBasedStateMachine):
             SEEN["GPUs vanish or appear"] += 1
             host.visible = set(range(host.gpus)[-visible:]) if visible else set()
 
+    @rule(node=_nodes, unhealthy=st.integers(0, 2))
+    def break_gpus(self, node: int, unhealthy: int) -> None:
+        """GPUs of a node fall ill, or are well again, as its device plugin says."""
+        if host := self._host(node):
+            SEEN["GPUs fall ill or recover"] += 1
+            host.unhealthy = unhealthy
+
     # ---- checks
 
     @invariant()
@@ -425,7 +432,7 @@ class CustodyMachine(RuleBasedStateMachine):
             operator.restart()
             operator.faults.choose = _Armed()
         for host in self.hosts.machines.values():
-            host.visible = set(range(host.gpus))
+            host.visible, host.unhealthy = set(range(host.gpus)), 0
             self._find(host)
             if self.server.find(kube.GPU_NODE, host.name) is not None:
                 self.server.patch(kube.GPU_NODE, host.name, "", {"spec": {"drain": False}})

@@ -34,8 +34,8 @@ def _has_room(api: Backend, node: str, spec: Object) -> bool:
         return False
     pods = api.all(kube.POD, fields=f"spec.nodeName={node}")
     used = sum(gpus_of(pod["spec"]) for pod in pods if pod["status"].get("phase") not in _TERMINAL)
-    capacity = (found.get("status") or {}).get("capacity") or {}
-    return used + gpus_of(spec) <= int(capacity.get(names.GPU_RESOURCE, 0))
+    offered = (found.get("status") or {}).get("allocatable") or {}
+    return used + gpus_of(spec) <= int(offered.get(names.GPU_RESOURCE, 0))
 
 
 def _only_node(spec: Object) -> str | None:

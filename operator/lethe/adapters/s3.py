@@ -106,6 +106,9 @@ class BucketStore:
             )
         return response.data
 
+    def view(self, key: str) -> None:
+        """Say that objects of a bucket have to be fetched."""
+
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write a whole object, replacing what was there."""
         self._request("PUT", key, body=data)

@@ -86,7 +86,11 @@ _LABELS = {
 
 def _sizes(index: Index, other_bytes: int) -> dict[str, Any]:
     stored = sum(entry.length for entry in index.objects) + other_bytes
-    content = sum(sealed_size(piece.size, index.record_size) for pieces in index.pieces_by_object() for piece in pieces)
+    content = sum(
+        sealed_size(piece.size, index.record_size)
+        for number in range(len(index.objects))
+        for piece in index.pieces_in(number)
+    )
     return {
         "files": len(index),
         "bytes": index.total_bytes,

@@ -63,6 +63,7 @@ def parse_node(node: Object, label: str) -> NodeFacts:
     info = status.get("nodeInfo") or {}
     taints = spec.get("taints") or []
     capacity = parse_quantity(str((status.get("capacity") or {}).get(GPU_RESOURCE, "0")))
+    allocatable = parse_quantity(str((status.get("allocatable") or {}).get(GPU_RESOURCE, capacity)))
     key, _, value = label.partition("=")
     ready = any(
         condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions") or []
@@ -75,6 +76,7 @@ def parse_node(node: Object, label: str) -> NodeFacts:
         system_uuid=info.get("systemUUID", ""),
         labels=labels,
         gpu_capacity=capacity,
+        gpu_allocatable=allocatable,
         is_gpu_node=capacity > 0 or labels.get(key) == value,
         is_ready=ready,
         is_cordoned=bool(spec.get("unschedulable")),

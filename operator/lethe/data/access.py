@@ -67,10 +67,16 @@ class Access:
 
     def fetch(self, entry: ObjectEntry, record_bits: int) -> tuple[RecordCipher, memoryview]:
         """Return a whole data object, its header and length checked."""
-        data = memoryview(self.store.get(entry.id, entry.length))
+        data = self.store.view(entry.id)
+        if data is None:
+            data = memoryview(self.store.get(entry.id, entry.length))
+        return self.open_whole(data, entry, record_bits), data
+
+    def open_whole(self, data: memoryview, entry: ObjectEntry, record_bits: int) -> RecordCipher:
+        """Return the cipher of a data object whose header is genuine and whose length is right."""
         if len(data) != entry.length:
             raise IntegrityError(f"object {entry.id} has {len(data)} bytes, expected {entry.length}: it was cut off")
-        return self.open(data[:HEADER_BYTES], entry, record_bits), data
+        return self.open(data[:HEADER_BYTES], entry, record_bits)
 
 
 def read_keys(folder: Path) -> dict[int, bytes]:

@@ -8,13 +8,12 @@
 """
 
 import os
-from collections.abc import Iterator
 
 from lethe.crypto.aead import TAG_BYTES, RecordCipher
 from lethe.crypto.derive import is_equal
 from lethe.formats.header import HEADER_BYTES, Kind, build_header, open_header
 from lethe.formats.index import ObjectEntry
-from lethe.formats.layout import Piece, fill_sizes, record_sizes, sealed_size
+from lethe.formats.layout import fill_sizes
 from lethe.model.errors import AuthenticationError, CommitmentError, CryptoError, IntegrityError
 
 
@@ -75,26 +74,31 @@ def open_object(
     return cipher
 
 
-def open_records(cipher: RecordCipher, entry: ObjectEntry, piece: Piece, sealed: memoryview, record_size: int) -> bytes:
-    """Return the plaintext of one piece. `sealed` is exactly its records."""
-    if piece.size <= record_size:
-        return _open(cipher, entry, piece.record, sealed)
-    return b"".join(iterate_records(cipher, entry, piece, sealed, record_size))
+def open_record(cipher: RecordCipher, entry: ObjectEntry, number: int, record: memoryview) -> bytes:
+    """Return the plaintext of one record."""
+    try:
+        return cipher.open(number, record)
+    except AuthenticationError as error:
+        raise AuthenticationError(f"object {entry.id}: {error}") from error
 
 
-def iterate_records(
-    cipher: RecordCipher, entry: ObjectEntry, piece: Piece, sealed: memoryview, record_size: int
-) -> Iterator[bytes]:
-    """Yield the plaintext of each record of one piece."""
-    position = 0
-    for number, size in enumerate(record_sizes(piece.size, record_size), start=piece.record):
-        yield _open(cipher, entry, number, sealed[position : position + size + TAG_BYTES])
-        position += size + TAG_BYTES
+def open_into(
+    cipher: RecordCipher, entry: ObjectEntry, number: int, sealed: memoryview, out: memoryview, record_size: int
+) -> None:
+    """Write the plaintext of consecutive records into `out`, which has its size.
 
-
-def sealed_piece(data: memoryview, piece: Piece, record_size: int) -> memoryview:
-    """Return the records of a piece out of the whole object."""
-    return data[piece.offset : piece.offset + sealed_size(piece.size, record_size)]
+    `sealed` is exactly these records, the first of which is `number`. A record that is not genuine is wiped from `out`.
+    """
+    try:
+        if len(out) <= record_size:
+            cipher.open_into(number, sealed, out)
+            return
+        full, begin = record_size + TAG_BYTES, 0
+        for start in range(0, len(out), record_size):
+            cipher.open_into(number, sealed[begin : begin + full], out[start : start + record_size])
+            number, begin = number + 1, begin + full
+    except AuthenticationError as error:
+        raise AuthenticationError(f"object {entry.id}: {error}") from error
 
 
 def verify_fill(cipher: RecordCipher, entry: ObjectEntry, data: memoryview, end: int, record_size: int) -> None:
@@ -103,13 +107,6 @@ def verify_fill(cipher: RecordCipher, entry: ObjectEntry, data: memoryview, end:
     if 0 < room < TAG_BYTES:
         raise IntegrityError(f"object {entry.id} has {room} bytes after its last record, which no writer leaves")
     for number, size in enumerate(fill_sizes(room, record_size), start=entry.records):
-        if _open(cipher, entry, number, data[end : end + size + TAG_BYTES]).count(0) != size:
+        if open_record(cipher, entry, number, data[end : end + size + TAG_BYTES]).count(0) != size:
             raise IntegrityError(f"object {entry.id} has something other than zeros in its fill")
         end += size + TAG_BYTES
-
-
-def _open(cipher: RecordCipher, entry: ObjectEntry, number: int, record: memoryview) -> bytes:
-    try:
-        return cipher.open(number, record)
-    except AuthenticationError as error:
-        raise AuthenticationError(f"object {entry.id}: {error}") from error

@@ -3,22 +3,22 @@
 1. `EncryptedFiles` is a map-style dataset: `len(files)`, `files[3]`, `files["train/0003.png"]`, and `__getitems__`,
    which PyTorch's DataLoader calls with a whole batch. A file is verified before a byte of it is returned.
 2. It opens at its first use, in each process, and pickles without keys: a worker reads them from the memory volume.
-3. Whole data objects are fetched and kept, still encrypted, until `cache_bytes` are full; objects beyond that are read
-   by range, file by file. So nothing is fetched twice that was kept, and nothing is thrown out to make room.
+3. Where the sealed bytes come from, and what is kept of them in memory, is `lethe.data.sources`.
 """
 
+import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from lethe.crypto.aead import RecordCipher
+from lethe.crypto.aead import TAG_BYTES
 from lethe.data.access import Access, read_keys
-from lethe.data.objects import open_records, sealed_piece
-from lethe.formats.header import HEADER_BYTES
+from lethe.data.sources import Source, Sources
 from lethe.formats.index import Index
-from lethe.formats.layout import Piece, sealed_size
+from lethe.formats.layout import Piece
 from lethe.model.dataset import DatasetSource
 from lethe.model.errors import InputError
 from lethe.model.names import DATASETS_PATH
@@ -53,6 +53,13 @@ class EncryptedFiles(Sequence[bytes]):
         """Return several files at once."""
         opened = self._open()
         return [opened.read(item) for item in items]
+
+    def read_into(self, item: int | str, out: bytearray | memoryview, start: int = 0) -> int:
+        """Fill `out` with a file's bytes from `start`, and return how many there were: fewer at the file's end.
+
+        Only the records that hold them are opened. `out` is a buffer of bytes and may be used again.
+        """
+        return self._open().read_into(item, start, memoryview(out))
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
@@ -115,18 +122,30 @@ def open_dataset(
 
 
 class _Opened:
-    """Index, ciphers and cached objects of one process."""
+    """Index and data objects of one process."""
 
     def __init__(self, access: Access, cache_bytes: int) -> None:
         self.index: Index = access.load_index()
-        self._access = access
-        self._room = cache_bytes
-        self._ciphers: dict[int, RecordCipher] = {}
-        self._objects: dict[int, memoryview] = {}
+        self._sources = Sources(access, self.index, cache_bytes)
+        self._record_size = self.index.record_size
+        self._long: dict[int, tuple[list[int], list[tuple[int, Piece]]]] = {}
+        """The pieces of files of several records that were read, and where each piece begins."""
 
     def read(self, item: int | str) -> bytes:
-        parts = [self._read_piece(number, piece) for number, piece in self.index.pieces(self._number(item))]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        file = self._number(item)
+        size = self.index.sizes[file]
+        if size <= self._record_size:
+            number, record, offset = self.index.place(file)
+            return self._sources[number].read(record, offset, size)
+        return _filled(size, lambda out: self._fill(file, 0, out))
+
+    def read_into(self, item: int | str, start: int, out: memoryview) -> int:
+        file = self._number(item)
+        if start < 0:
+            raise InputError(f"a file has no byte {start}: count from 0")
+        length = max(0, min(len(out), self.index.sizes[file] - start))
+        self._fill(file, start, out[:length])
+        return length
 
     def _number(self, item: int | str) -> int:
         if isinstance(item, str):
@@ -136,35 +155,44 @@ class _Opened:
             raise IndexError(f"file {item} of a dataset of {len(self.index)} files")
         return number
 
-    def _read_piece(self, number: int, piece: Piece) -> bytes:
-        entry, record_size = self.index.objects[number], self.index.record_size
-        data = self._whole_object(number)
-        if data is None:
-            cipher = self._cipher(number)
-            length = sealed_size(piece.size, record_size)
-            sealed = memoryview(self._access.store.get_range(entry.id, piece.offset, length))
-        else:
-            cipher = self._ciphers[number]
-            sealed = sealed_piece(data, piece, record_size)
-        return open_records(cipher, entry, piece, sealed, record_size)
+    def _fill(self, file: int, start: int, out: memoryview) -> None:
+        """Fill `out` with the file's bytes from `start`; they are all there."""
+        starts, pieces = self._pieces(file)
+        while out:
+            number, piece = pieces[bisect_right(starts, start) - 1]
+            length = min(len(out), piece.start + piece.size - start)
+            self._fill_from_piece(self._sources[number], piece, start - piece.start, out[:length])
+            start, out = start + length, out[length:]
 
-    def _whole_object(self, number: int) -> memoryview | None:
-        if number in self._objects:
-            return self._objects[number]
-        entry = self.index.objects[number]
-        if entry.length > self._room:
-            return None
-        self._room -= entry.length
-        try:
-            self._ciphers[number], self._objects[number] = self._access.fetch(entry, self.index.record_bits)
-        except BaseException:
-            self._room += entry.length
-            raise
-        return self._objects[number]
+    def _fill_from_piece(self, source: Source, piece: Piece, start: int, out: memoryview) -> None:
+        """Open whole records straight into `out`, and those of which only a part is wanted on the way."""
+        size = self._record_size
+        while out:
+            number, skipped = divmod(start, size)
+            record, offset = piece.record + number, piece.offset + number * (size + TAG_BYTES)
+            left = piece.size - number * size
+            whole = len(out) if len(out) == left else len(out) - len(out) % size
+            if not skipped and whole:
+                length = whole
+                source.read_into(record, offset, out[:length])
+            else:
+                plain = source.read(record, offset, min(left, size))
+                length = min(len(out), len(plain) - skipped)
+                out[:length] = plain[skipped : skipped + length]
+            start, out = start + length, out[length:]
 
-    def _cipher(self, number: int) -> RecordCipher:
-        if number not in self._ciphers:
-            entry = self.index.objects[number]
-            header = self._access.store.get_range(entry.id, 0, HEADER_BYTES)
-            self._ciphers[number] = self._access.open(header, entry, self.index.record_bits)
-        return self._ciphers[number]
+    def _pieces(self, file: int) -> tuple[list[int], list[tuple[int, Piece]]]:
+        if file not in self._long:
+            pieces = list(self.index.pieces(file))
+            self._long[file] = [piece.start for _, piece in pieces], pieces
+        return self._long[file]
+
+
+def _filled(size: int, fill: Callable[[memoryview], None]) -> bytes:
+    """Return `size` bytes that `fill` writes. BytesIO hands its own bytes out, so that they are not copied."""
+    whole = io.BytesIO()
+    whole.seek(size - 1)
+    whole.write(b"\0")
+    with whole.getbuffer() as out:
+        fill(out)
+    return whole.getvalue()

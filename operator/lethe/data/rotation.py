@@ -11,18 +11,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lethe.crypto.aead import KEY_BYTES
+from lethe.crypto.aead import KEY_BYTES, TAG_BYTES
 from lethe.crypto.derive import is_equal, random_bytes, sha256
 from lethe.data.access import Access
 from lethe.data.journal import Begun, Completed, Finished, Journal, Opened
-from lethe.data.objects import ObjectWriter, iterate_records, sealed_piece, verify_fill
+from lethe.data.objects import ObjectWriter, open_record, verify_fill
 from lethe.data.pool import choose_workers, run_tasks
 from lethe.data.recipients import OpenKeyring, seal_for, write_keyring
 from lethe.data.seal import Progress
-from lethe.formats.header import ID_BYTES, SALT_BYTES, parse_header
+from lethe.formats.header import HEADER_BYTES, ID_BYTES, SALT_BYTES, parse_header
 from lethe.formats.index import MAX_INDEX_BYTES, Index, ObjectEntry, open_index, seal_index
 from lethe.formats.keyring import KEYRING_NAME, Keyring
-from lethe.formats.layout import Piece, sealed_size
+from lethe.formats.layout import Piece, record_sizes
 from lethe.model.agentconfig import OutputRecipient
 from lethe.model.errors import InputError, IntegrityError
 from lethe.model.ports import LEFTOVER_PREFIX
@@ -88,8 +88,8 @@ def rotate_key(
         say(f"going on where an earlier run ended: {len(kept)} of {len(index.objects)} objects are on storage")
     stale = listed.keys() & journal.begun - {entry.id for entry in kept.values()}
     tasks = [
-        _Task(number, entry, tuple(pieces), random(ID_BYTES).hex(), random(SALT_BYTES))
-        for number, (entry, pieces) in enumerate(zip(index.objects, index.pieces_by_object(), strict=True))
+        _Task(number, entry, tuple(index.pieces_in(number)), random(ID_BYTES).hex(), random(SALT_BYTES))
+        for number, entry in enumerate(index.objects)
         if number not in kept
     ]
     index_id = random(ID_BYTES).hex()
@@ -224,11 +224,11 @@ def _reseal_object(state: _State, task: _Task) -> _Resealed:
         salt=task.salt,
         length=entry.length,
     )
-    end = 0
+    end = HEADER_BYTES
     for piece in task.pieces:
-        for record in iterate_records(cipher, entry, piece, sealed_piece(data, piece, record_size), record_size):
-            writer.append(record)
-        end = piece.offset + sealed_size(piece.size, record_size)
+        for number, size in enumerate(record_sizes(piece.size, record_size), start=piece.record):
+            begin, end = end, end + size + TAG_BYTES
+            writer.append(open_record(cipher, entry, number, data[begin:end]))
     verify_fill(cipher, entry, data, end, record_size)
     state.access.store.put(task.object_id, writer.finish())
     return _Resealed(task.number, writer.commitment, sum(piece.size for piece in task.pieces))

@@ -9,25 +9,31 @@
    temporary folder is new and private while it is filled.
 """
 
+import collections
 import contextlib
 import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
+from lethe.crypto.aead import RecordCipher
 from lethe.data.access import Access
-from lethe.data.objects import iterate_records, sealed_piece, verify_fill
+from lethe.data.objects import open_into, verify_fill
 from lethe.data.pool import choose_workers, run_tasks
 from lethe.data.seal import Progress
-from lethe.formats.index import Index, ObjectEntry
+from lethe.formats.header import HEADER_BYTES
+from lethe.formats.index import Index, ObjectEntry, folders_of
 from lethe.formats.layout import Piece, sealed_size
 from lethe.model.dataset import DatasetSource
 from lethe.model.errors import InputError, LetheError
 
 PAGE_BYTES = 4096
+BUFFER_BYTES = 1 << 20
 GROUP_READABLE = 0o440
 GROUP_MODES = 0o750
 PRIVATE = 0o600
@@ -44,23 +50,9 @@ class Unpacked:
 @dataclass(frozen=True)
 class _State:
     access: Access
-    record_bits: int
+    index: Index
     root: Path | None
     """None: verify only."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    name: str
-    mode: int
-    piece: Piece
-    is_whole: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    entry: ObjectEntry
-    parts: tuple[_Part, ...]
 
 
 def unpack(
@@ -137,14 +129,17 @@ def _extract(
     workers: int | None,
     progress: Callable[[Progress], None] | None,
 ) -> Unpacked:
-    folders = sorted({parent for name in index.names for parent in Path(name).parents} - {Path(".")})
-    for folder in folders:
-        (root / folder).mkdir(mode=folder_mode)
+    for folder in sorted(folders_of(index.names)):
+        os.mkdir(f"{root}/{folder}", folder_mode)
     index = replace(index, modes=array("H", [mode_of(mode) for mode in index.modes]))
-    split = [file for file, size in enumerate(index.sizes) if not _is_whole(index, file, size)]
+    split = [
+        file
+        for file, size in enumerate(index.sizes)
+        if size > index.record_size and next(index.pieces(file))[1].size < size
+    ]
     for file in split:
-        with _created(root / index.names[file], PRIVATE) as descriptor:
-            os.ftruncate(descriptor, index.sizes[file])
+        (root / index.names[file]).touch(PRIVATE, exist_ok=False)
+        os.truncate(root / index.names[file], index.sizes[file])
     result = _run(access, index, root, workers, progress)
     for file in split:
         os.chmod(root / index.names[file], index.modes[file])
@@ -159,71 +154,93 @@ def _run(
     progress: Callable[[Progress], None] | None,
 ) -> Unpacked:
     total, done = index.total_bytes, 0
-    tasks = [
-        _Task(
-            entry,
-            tuple(
-                _Part(index.names[piece.file], index.modes[piece.file], piece, piece.size == index.sizes[piece.file])
-                for piece in pieces
-            ),
-        )
-        for entry, pieces in zip(index.objects, index.pieces_by_object(), strict=True)
-    ]
-    state = _State(access, index.record_bits, root)
+    objects = range(len(index.objects))
+    state = _State(access, index, root)
     if progress:
         progress(Progress(0, total, len(index)))
-    for size in run_tasks(_open_object, state, tasks, workers or choose_workers(len(tasks), total)):
+    for size in run_tasks(_open_object, state, objects, workers or choose_workers(len(objects), total)):
         done += size
         if progress:
             progress(Progress(done, total, len(index)))
     return Unpacked(len(index), total)
 
 
-def _open_object(state: _State, task: _Task) -> int:
-    cipher, data = state.access.fetch(task.entry, state.record_bits)
-    record_size = 1 << state.record_bits
-    end = 0
-    for part in task.parts:
-        sealed = sealed_piece(data, part.piece, record_size)
-        records = iterate_records(cipher, task.entry, part.piece, sealed, record_size)
-        if state.root is None:
-            for _ in records:
-                pass
-        else:
-            _write(state.root / part.name, part, records)
-        end = part.piece.offset + sealed_size(part.piece.size, record_size)
-    verify_fill(cipher, task.entry, data, end, record_size)
-    return sum(part.piece.size for part in task.parts)
+def _open_object(state: _State, number: int) -> int:
+    """Open every record of a data object, and write its files; return how many bytes they have in it."""
+    index, entry, size = state.index, state.index.objects[number], state.index.record_size
+    cipher, data = state.access.fetch(entry, index.record_bits)
+    buffer = memoryview(bytearray(max(size, BUFFER_BYTES)))
+    end, done = HEADER_BYTES, 0
+    with _Files(state.root, index) as files:
+        for piece in index.pieces_in(number):
+            sealed = data[piece.offset : piece.offset + sealed_size(piece.size, size)]
+            chunks = _open_piece(cipher, entry, piece, sealed, buffer, size)
+            if state.root is None:
+                collections.deque(chunks, maxlen=0)
+            else:
+                files.write(piece, chunks)
+            end, done = piece.offset + len(sealed), done + piece.size
+    verify_fill(cipher, entry, data, end, size)
+    return done
 
 
-def _write(path: Path, part: _Part, records: Iterator[bytes]) -> None:
-    with _created(path, PRIVATE) if part.is_whole else _opened(path) as descriptor:
-        position = part.piece.start
-        for record in records:
-            view = memoryview(record)
-            while view:
-                count = os.pwrite(descriptor, view, position)
-                position, view = position + count, view[count:]
-        if part.is_whole:
-            os.fchmod(descriptor, part.mode)
+def _open_piece(
+    cipher: RecordCipher, entry: ObjectEntry, piece: Piece, sealed: memoryview, buffer: memoryview, record_size: int
+) -> Iterator[memoryview]:
+    """Yield the plaintext of a piece, as much at a time as the buffer holds."""
+    record, begin = piece.record, 0
+    for start in range(0, max(piece.size, 1), len(buffer)):
+        plain = buffer[: min(len(buffer), piece.size - start)]
+        end = begin + sealed_size(len(plain), record_size)
+        open_into(cipher, entry, record, sealed[begin:end], plain, record_size)
+        yield plain
+        record, begin = record + len(plain) // record_size, end
 
 
-@contextlib.contextmanager
-def _created(path: Path, mode: int) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+class _Files:
+    """The files of an index below a root. The descriptor of the folder last used is kept: paths are long to walk."""
 
+    def __init__(self, root: Path | None, index: Index) -> None:
+        self._root = root
+        self._index = index
+        self._folder = ""
+        self._descriptor = -1
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def write(self, piece: Piece, chunks: Iterable[memoryview]) -> None:
+        """Write a piece into its file: a new one, unless it is only a part of it."""
+        name, is_whole = self._index.names[piece.file], piece.size == self._index.sizes[piece.file]
+        folder, _, last = name.rpartition("/")
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if is_whole else 0)
+        descriptor = os.open(last, flags, PRIVATE, dir_fd=self._open_folder(folder))
+        try:
+            position = piece.start
+            for chunk in chunks:
+                left = chunk
+                while left:
+                    count = os.pwrite(descriptor, left, position)
+                    position, left = position + count, left[count:]
+            if is_whole:
+                os.fchmod(descriptor, self._index.modes[piece.file])
+        finally:
+            os.close(descriptor)
+
+    def _open_folder(self, name: str) -> int:
+        assert self._root is not None
+        if self._descriptor < 0 or name != self._folder:
+            descriptor = os.open(self._root / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+            self._folder, self._descriptor = name, descriptor
+        return self._descriptor
 
 
 @contextlib.contextmanager
@@ -242,10 +259,6 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _is_whole(index: Index, file: int, size: int) -> bool:
-    return next(index.pieces(file))[1].size == size
 
 
 def _group_readable(mode: int) -> int:

@@ -213,6 +213,7 @@ def _is_sound(node: GPUNode, facts: NodeFacts) -> bool:
         and facts.is_ready
         and not facts.is_cordoned
         and facts.is_as_scrubbed(node.status)
+        and facts.gpu_allocatable >= node.status.gpu_count
     )
 
 
@@ -285,6 +286,8 @@ def _state(snapshot: Snapshot, node: GPUNode, tenant: Tenant, taken: set[str]) -
         return "is cordoned"
     if facts.gpu_capacity != node.status.gpu_count:
         return "offers other GPUs than were scrubbed"
+    if facts.gpu_allocatable < node.status.gpu_count:
+        return "has a GPU that its device plugin calls unhealthy"
     if name in taken:
         return "goes to another job"
     return "does not fit the job's nodeSelector"

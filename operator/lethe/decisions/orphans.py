@@ -2,8 +2,9 @@
 
 1. A training pod that is bound to a node that does not name it as its holder is deleted.
 2. A pod's finalizer goes when its end is proved, no ledger names it, and its job needs nothing more from it. What an
-   override left without proof goes after the verified scrub that followed. A training pod is then labelled as released,
-   which keeps it out of all later Snapshots: its object is its job's.
+   override left without proof goes after the verified scrub that followed; what a node took along that an administrator
+   released from quarantine goes at once, for nobody has custody of it any more. A training pod is then labelled as
+   released, which keeps it out of all later Snapshots: its object is its job's.
 3. Pods whose ledger may be one that cannot be read are left alone.
 4. The scrub pod of an earlier epoch is deleted; the last one stays for whoever wants to read its log.
 """
@@ -58,9 +59,12 @@ def _may_be_unreadable(snapshot: Snapshot, pod: PodFacts) -> bool:
 
 
 def _is_over(snapshot: Snapshot, pod: PodFacts) -> bool:
-    """Say whether nothing can run any more of a pod that no ledger names."""
+    """Say whether nothing can run any more of a pod that no ledger names, in a place that is in custody."""
     if has_kubelet_proof(pod):
         return True
+    ledger = snapshot.gpu_nodes.get(pod.node)
+    if ledger is not None and ledger.status.phase == NodePhase.UNMANAGED:
+        return pod.has_ended
     job = snapshot.job_by_uid(pod.job_uid)
     facts = snapshot.nodes.get(pod.node)
     known = next((entry for entry in job.status.pods if entry.uid == pod.uid), None) if job is not None else None

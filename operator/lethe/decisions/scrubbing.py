@@ -42,6 +42,8 @@ _ADVICE: Final = {
 
 _SCRUB_START_SECONDS: Final = 300
 """How long a scrub pod may take to start: image pull and device plugin."""
+_UNHEALTHY_SECONDS: Final = 120
+"""How long a GPU may be unhealthy, and so keep the scrub pod from its node: a device plugin may be restarting."""
 
 
 def decide_scrub(case: NodeCase) -> None:
@@ -74,6 +76,12 @@ def decide_scrub(case: NodeCase) -> None:
     if age > limit:
         _quarantine(case, reasons.SCRUB_TIMED_OUT, f"the scrub has not ended within {limit} s{_hint(pod)}", pod)
         return
+    if not pod.node and case.facts is not None and case.facts.gpu_allocatable < case.old.gpu_count:
+        healthy = f"the device plugin calls {case.facts.gpu_allocatable} of {case.old.gpu_count} GPUs healthy"
+        if age > _UNHEALTHY_SECONDS:
+            _quarantine(case, reasons.GPU_LOST, f"{healthy}, and a scrub takes all", pod)
+            return
+        limit = _UNHEALTHY_SECONDS
     case.wake(limit - age + 1)
     case.say(reasons.SCRUB_STARTED, f"the scrub of epoch {case.old.epoch} takes {case.old.gpu_count} GPUs{_hint(pod)}")
 

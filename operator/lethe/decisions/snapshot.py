@@ -114,6 +114,8 @@ class NodeFacts(Facts, frozen=True, kw_only=True):
     resource_version: str = ""
     labels: dict[str, str] = {}
     gpu_capacity: int = 0
+    gpu_allocatable: int = 0
+    """Those of its GPUs that its device plugin calls healthy."""
     is_gpu_node: bool = False
     is_ready: bool = True
     is_cordoned: bool = False

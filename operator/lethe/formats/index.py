@@ -19,7 +19,8 @@ Columns, so that a million files load in a fraction of a second. Plaintext, big-
    two equal names, and a name that is also another one's folder.
 2. Every length that follows from a number in the plaintext is checked against what is there before it is used; names
    may unfold to 1 KiB a file on average, and no more.
-3. Where a file lies is checked when it is looked up (`pieces`) and, for a whole object, by `pieces_by_object`.
+3. Files lie in the objects in their order. Where a file lies is checked when it is looked up (`pieces`, `place`) and,
+   for a whole object, by `pieces_in`.
 4. The index object is pinned by its SHA-256, and pins every data object by its commitment; so an older version of any
    of them is refused.
 """
@@ -29,10 +30,10 @@ import sys
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from operator import lt
+from operator import le, lt
 from struct import Struct
 from typing import Final
 
@@ -126,28 +127,41 @@ class Index:
             length = min(left, count * self.record_size)
             end = offset + sealed_size(length, self.record_size)
             if count < 1 or offset < HEADER_BYTES or end > entry.length:
-                raise DatasetIndexError(f"{self.names[file]!r} does not lie inside object {entry.id}: wrong index")
+                raise self._misplaced(file, entry)
             yield number, Piece(file, start, length, offset, record)
             start += length
             if start == size:
                 return
             number, offset, record = number + 1, HEADER_BYTES, 0
 
-    def pieces_by_object(self) -> list[list[Piece]]:
-        """Return the pieces of each object in order; raise DatasetIndexError unless they are all its records."""
-        pieces: list[list[Piece]] = [[] for _ in self.objects]
-        ends = [(HEADER_BYTES, 0)] * len(self.objects)
-        for file in range(len(self)):
-            for number, piece in self.pieces(file):
-                if ends[number] != (piece.offset, piece.record):
+    def place(self, file: int) -> tuple[int, int, int]:
+        """Return object number, record number and offset of a file that is one record; raise DatasetIndexError."""
+        number, record, offset = self.object_numbers[file], self.first_records[file], self.offsets[file]
+        entry = self._object(file, number)
+        if record >= entry.records or not HEADER_BYTES <= offset <= entry.length - TAG_BYTES - self.sizes[file]:
+            raise self._misplaced(file, entry)
+        return number, record, offset
+
+    def pieces_in(self, number: int) -> Iterator[Piece]:
+        """Yield the pieces of a data object in order; raise DatasetIndexError unless they are all its records."""
+        entry, offset, record = self.objects[number], HEADER_BYTES, 0
+        first = bisect_left(self.object_numbers, number)
+        for file in range(max(first - 1, 0), len(self)):
+            if self.object_numbers[file] > number:
+                break
+            for found, piece in self.pieces(file):
+                if found != number:
+                    continue
+                if (piece.offset, piece.record) != (offset, record):
                     raise DatasetIndexError(f"{self.names[file]!r} does not begin where the file before it ends")
-                end = piece.offset + sealed_size(piece.size, self.record_size)
-                ends[number] = end, piece.record + record_count(piece.size, self.record_size)
-                pieces[number].append(piece)
-        for entry, (_, records) in zip(self.objects, ends, strict=True):
-            if records != entry.records:
-                raise DatasetIndexError(f"object {entry.id} has {entry.records} records, its files have {records}")
-        return pieces
+                offset += sealed_size(piece.size, self.record_size)
+                record += record_count(piece.size, self.record_size)
+                yield piece
+        if record != entry.records:
+            raise DatasetIndexError(f"object {entry.id} has {entry.records} records, its files have {record}")
+
+    def _misplaced(self, file: int, entry: ObjectEntry) -> DatasetIndexError:
+        return DatasetIndexError(f"{self.names[file]!r} does not lie inside object {entry.id}: wrong index")
 
     def _object(self, file: int, number: int) -> ObjectEntry:
         if number >= len(self.objects):
@@ -232,6 +246,10 @@ def parse_index(plain: bytes) -> Index:
         raise DatasetIndexError(f"a file of {max(columns[0])} bytes is refused")
     if files and max(columns[1]) > MODE_MASK:
         raise DatasetIndexError("a file's mode has more than permission bits")
+    if files and columns[2][-1] >= object_count:
+        raise DatasetIndexError(f"a file lies in object {columns[2][-1]}, and there are {object_count}")
+    if not all(map(le, columns[2], islice(columns[2], 1, None))):
+        raise DatasetIndexError("a file lies in an earlier object than the file before it")
     return Index(record_bits, objects, _inflate_names(view[names_at:end], names_length, files), *columns)
 
 
@@ -343,12 +361,13 @@ def _check_names(names: Sequence[str], joined: bytes) -> None:
             check_name(name)
     if not all(map(lt, names, islice(names, 1, None))):
         raise DatasetIndexError("the names of the index are not in ascending order, or one is there twice")
-    both = _folders(names).intersection(names)
+    both = folders_of(names).intersection(names)
     if both:
         raise DatasetIndexError(f"{min(both)!r} is a file and a folder at once")
 
 
-def _folders(names: Sequence[str]) -> set[str]:
+def folders_of(names: Iterable[str]) -> set[str]:
+    """Return every folder that files of these names lie in, but the topmost."""
     folders: set[str] = set()
     for folder in {name.rpartition("/")[0] for name in names}:
         while folder and folder not in folders:

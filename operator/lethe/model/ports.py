@@ -26,6 +26,10 @@ class ObjectStore(Protocol):
         """Return exactly `length` bytes from `start`; raise IntegrityError when the object ends before."""
         ...
 
+    def view(self, key: str) -> memoryview | None:
+        """Return a whole object without copying it, or None where that is not possible or its bytes could change."""
+        ...
+
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write a whole object, replacing what was there."""
         ...

@@ -141,6 +141,7 @@ def test_administrators_cordon_and_taint_and_kubelets_report(agents: Kubectl, he
 
 
 def test_agents_stay_while_a_node_is_scrubbed(agents: Kubectl, world: World, dirty: str) -> None:
+    _rolled_out(agents)
     remove(agents, "pod", SQUATTER, SQUATTER)
     world.installation.wait_for_node(dirty, "Free")
     assert dirty in _nodes(agents)

@@ -36,6 +36,7 @@ CHANGES: dict[str, Callable[[Node], Any]] = {
     "another boot": lambda found: found["status"]["nodeInfo"].update(bootID="c"),
     "another machine": lambda found: found["status"]["nodeInfo"].update(systemUUID="t"),
     "fewer GPUs": lambda found: found["status"]["capacity"].update({"nvidia.com/gpu": "1"}),
+    "an unhealthy GPU": lambda found: found["status"].update(allocatable={"nvidia.com/gpu": "1"}),
     "cordoned": lambda found: found["spec"].update(unschedulable=True),
     "a taint": lambda found: found["spec"].update(taints=[{"key": "a", "effect": "NoSchedule"}]),
     "a label": lambda found: found["metadata"]["labels"].update(zone="1"),

@@ -9,7 +9,7 @@ import lethe.data
 from lethe.adapters.objectstore import FolderStore
 from lethe.data.objects import ObjectWriter
 from lethe.data.reader import EncryptedFiles
-from lethe.model.errors import AuthenticationError, CryptoError, InputError
+from lethe.model.errors import AuthenticationError, CryptoError, InputError, IntegrityError
 from tests.common.datasets import RECORD, Dataset, content, seal_files
 from tests.common.forks import holds_after_fork
 
@@ -57,8 +57,17 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield made
 
 
+def let_others_write(dataset: Dataset) -> None:
+    """Make the objects such that they are not mapped, as if they lay in a bucket."""
+    for path in dataset.objects:
+        path.chmod(0o666)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True], ids=["fetched", "mapped"])
 @pytest.mark.parametrize("cache_bytes", [0, 30_000, 1 << 30], ids=["ranges", "both", "whole"])
-def test_files_are_read_by_number_and_by_name(dataset: Dataset, cache_bytes: int) -> None:
+def test_files_are_read_by_number_and_by_name(dataset: Dataset, cache_bytes: int, is_mapped: bool) -> None:
+    if not is_mapped:
+        let_others_write(dataset)
     files = EncryptedFiles(dataset.source, dataset.access.deks, cache_bytes=cache_bytes)
     assert len(files) == len(FILES)
     assert list(files.names) == sorted(FILES)
@@ -79,6 +88,60 @@ def test_what_is_not_there_is_an_error(dataset: Dataset) -> None:
             files[number]
 
 
+def test_an_object_that_nobody_else_can_change_is_not_copied(dataset: Dataset, requests: list[str]) -> None:
+    files = EncryptedFiles(dataset.source, dataset.access.deks)
+    assert len(files) == len(FILES)
+    requests.clear()
+    assert files["b/many"] == FILES["b/many"]
+    assert requests == []
+
+
+def test_an_object_of_another_length_is_refused(dataset: Dataset) -> None:
+    path = dataset.objects[0]
+    with path.open("ab") as file:
+        file.write(b"more")
+    for let in (lambda: None, lambda: let_others_write(dataset)):
+        let()
+        with pytest.raises(IntegrityError, match=path.name):
+            EncryptedFiles(dataset.source, dataset.access.deks)["a"]
+
+
+@pytest.mark.parametrize("is_mapped", [False, True], ids=["fetched", "mapped"])
+@pytest.mark.parametrize("name", ["a", "b/empty", "b/many", "c"])
+def test_any_range_is_read_into_a_buffer(dataset: Dataset, name: str, is_mapped: bool) -> None:
+    if not is_mapped:
+        let_others_write(dataset)
+    files, data = EncryptedFiles(dataset.source, dataset.access.deks, cache_bytes=0), FILES[name]
+    size = len(data)
+    edges = sorted({0, 1, RECORD - 1, RECORD, RECORD + 1, 4 * RECORD, 5 * RECORD + 7, size - 1, size, 1 << 20})
+    for start in edges:
+        for length in edges:
+            out = bytearray(b"\xee" * (length + 2))
+            if start < 0 or length < 0:
+                continue
+            count = files.read_into(name, memoryview(out)[1:-1], start)
+            expected = data[start : start + length]
+            assert (count, out[1 : 1 + count]) == (len(expected), expected)
+            assert set(out[:1] + out[1 + count :]) == {0xEE}
+
+
+def test_a_range_before_the_file_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(InputError, match="count from 0"):
+        EncryptedFiles(dataset.source, dataset.access.deks).read_into("a", bytearray(3), -1)
+
+
+def test_a_record_that_is_not_genuine_leaves_nothing_in_the_buffer(dataset: Dataset) -> None:
+    index = dataset.access.load_index()
+    (number, piece), *_ = index.pieces(index.find("b/many"))
+    data = bytearray(dataset.objects[number].read_bytes())
+    data[piece.offset + RECORD + 16 + 5] ^= 1
+    dataset.objects[number].write_bytes(data)
+    out = bytearray(b"\xee" * (3 * RECORD))
+    with pytest.raises(AuthenticationError, match=f"record {piece.record + 1} is not authentic"):
+        EncryptedFiles(dataset.source, dataset.access.deks).read_into("b/many", out)
+    assert out == FILES["b/many"][:RECORD] + bytes(RECORD) + b"\xee" * RECORD
+
+
 def test_a_job_opens_its_dataset_by_name(pod: Path) -> None:
     assert lethe.data.open("digits")["a"] == b"first"
 
@@ -90,6 +153,8 @@ def test_an_unknown_name_is_told_what_there_is(pod: Path) -> None:
 
 
 def test_opening_fetches_nothing_and_each_object_once(pod: Path, dataset: Dataset, requests: list[str]) -> None:
+    let_others_write(dataset)
+    requests.clear()
     files = lethe.data.open("digits")
     assert requests == []
     for _ in range(2):
@@ -100,6 +165,7 @@ def test_opening_fetches_nothing_and_each_object_once(pod: Path, dataset: Datase
 
 
 def test_beyond_the_cache_headers_are_fetched_once(dataset: Dataset, requests: list[str]) -> None:
+    let_others_write(dataset)
     files = EncryptedFiles(dataset.source, dataset.access.deks, cache_bytes=0)
     requests.clear()
     for _ in range(3):

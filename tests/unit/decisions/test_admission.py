@@ -43,8 +43,7 @@ def admit(*nodes: GPUNode, criticalities: tuple[str, ...], **changes: Any) -> Ad
         *nodes,
         config=CONFIG,
         jobs={KEY: job("Queued", node="")},
-        nodes={node.metadata.name: facts(node.metadata.name) for node in nodes},
-        **changes,
+        **{"nodes": {node.metadata.name: facts(node.metadata.name) for node in nodes}, **changes},
     )
     return decide_admission(snapshot, {KEY: Accepted(tenant=msgspec.convert(TENANT, Tenant), datasets=datasets)})
 
@@ -114,3 +113,10 @@ def test_a_tenants_own_idle_node_must_pass_as_well(posture: Posture, taken: bool
     admission = admit(node, criticalities=("sensitive",), pods={"pod-1": pod()})
     assert (admission.nodes == {KEY: "gpu-1"}) is taken
     assert taken or admission.waiting[KEY].reason == reasons.POSTURE_UNMET
+
+
+def test_a_node_with_an_unhealthy_gpu_is_given_to_nobody() -> None:
+    nodes = {"gpu-1": facts("gpu-1", gpu_allocatable=1)}
+    admission = admit(free("gpu-1", build_posture()), criticalities=("standard",), nodes=nodes)
+    assert admission.nodes == {}
+    assert "gpu-1 has a GPU that its device plugin calls unhealthy" in admission.waiting[KEY].message

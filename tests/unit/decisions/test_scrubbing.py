@@ -9,7 +9,19 @@ from lethe.decisions.scrubbing import scrub_config
 from lethe.decisions.snapshot import IssuedReceipt, PodFacts, ScrubResult, Snapshot
 from lethe.model.phases import NodePhase
 from tests.common.scrubs import build_posture, build_report, build_summary
-from tests.unit.decisions.worlds import ENDED, LONG_AGO, NODE, RECENTLY, RUNNING, decide, ledger, pod, world
+from tests.unit.decisions.worlds import (
+    ENDED,
+    LONG_AGO,
+    MINUTES_AGO,
+    NODE,
+    RECENTLY,
+    RUNNING,
+    decide,
+    facts,
+    ledger,
+    pod,
+    world,
+)
 
 NONCE = "5a" * 32
 SCRUB = {"podName": "lethe-scrub-gpu-1-3", "podUid": "scrub-1", "nonce": NONCE, "startedAt": RECENTLY}
@@ -106,3 +118,16 @@ def test_a_scrub_that_does_not_end_is_given_up() -> None:
         node = ledger("Scrubbing", scrub={**SCRUB, "startedAt": started})
         running = scrub_pod(phase="Running", containers={"scrub": RUNNING["train"]})
         assert decide(world(node, pods={"scrub-1": running}))[0].phase == phase
+
+
+def test_an_unhealthy_gpu_that_keeps_the_scrub_away_quarantines_long_before_the_scrubs_time_is_up() -> None:
+    node = ledger("Scrubbing", scrub={**SCRUB, "startedAt": MINUTES_AGO})
+    waiting = scrub_pod(phase="Pending", node="", containers={}, unschedulable="Insufficient nvidia.com/gpu")
+    for allocatable, phase in ((2, NodePhase.SCRUBBING), (1, NodePhase.QUARANTINED)):
+        nodes = {NODE: facts(gpu_allocatable=allocatable)}
+        status, _ = decide(world(node, nodes=nodes, pods={"scrub-1": waiting}))
+        assert status.phase == phase
+    assert status.reason == "GPULost"
+    assert status.quarantine is not None and "1 of 2 GPUs" in status.quarantine.evidence[0]
+    just_begun = world(ledger("Scrubbing", scrub=SCRUB), nodes=nodes, pods={"scrub-1": waiting})
+    assert decide(just_begun)[0].phase == NodePhase.SCRUBBING

@@ -16,6 +16,7 @@ from lethe.model.resources import GPUNode, NodeStatus, SecureTrainingJob, Tenant
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 LONG_AGO = format_time(NOW - timedelta(hours=1))
+MINUTES_AGO = format_time(NOW - timedelta(minutes=3))
 RECENTLY = format_time(NOW - timedelta(seconds=1))
 NODE = "gpu-1"
 UID = "pod-1"
@@ -74,6 +75,7 @@ def facts(name: str = NODE, **changes: Any) -> NodeFacts:
         "boot_id": "boot-1",
         "system_uuid": "machine-1",
         "gpu_capacity": 2,
+        "gpu_allocatable": changes.get("gpu_capacity", 2),
         "is_gpu_node": True,
         "is_marked": True,
         "has_mark": True,

@@ -2,6 +2,7 @@ import struct
 import zlib
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -246,13 +247,37 @@ def test_a_file_outside_its_object_is_refused_when_it_is_looked_up(column: str, 
         list(index.pieces(2))
 
 
+@pytest.mark.parametrize("column", ["object_numbers", "offsets", "first_records"])
+def test_a_file_of_one_record_outside_its_object_is_refused(column: str) -> None:
+    assert make_index().place(2) == (0, 2, 128 + 2 * 116)
+    for value in (127, 1 << 20):
+        index = make_index()
+        getattr(index, column)[2] = value
+        with pytest.raises(DatasetIndexError, match="b/d"):
+            index.place(2)
+
+
+def test_files_lie_in_the_objects_in_their_order() -> None:
+    index = make_index()
+    other = replace(index.objects[0], id="cd" * 16)
+    two = replace(index, objects=(index.objects[0], other))
+    two.object_numbers[2] = 1
+    assert list(parse_index(encode_index(two)).object_numbers) == [0, 0, 1]
+    two.object_numbers[1], two.object_numbers[2] = 1, 0
+    with pytest.raises(DatasetIndexError, match="earlier object"):
+        parse_index(encode_index(two))
+    two.object_numbers[2] = 2
+    with pytest.raises(DatasetIndexError, match="lies in object 2, and there are 2"):
+        parse_index(encode_index(two))
+
+
 def test_gaps_and_overlaps_are_refused_for_a_whole_object() -> None:
-    make_index().pieces_by_object()
+    assert [piece.file for piece in make_index().pieces_in(0)] == [0, 1, 2]
     for column in ("offsets", "first_records"):
         index = make_index()
         getattr(index, column)[1] += 1
         with pytest.raises(DatasetIndexError):
-            index.pieces_by_object()
+            list(index.pieces_in(0))
 
 
 def test_plaintext_of_a_sealed_index_is_what_encode_wrote() -> None:
