@@ -1,4 +1,4 @@
-"""`python -m tests.performance control|scrub|gpu [PART ...]`: measure, and write docs/measurements."""
+"""`python -m tests.performance control|data|scrub|gpu [PART ...]`: measure, and write docs/measurements."""
 
 import argparse
 import re
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from tests.cluster.errors import ClusterError
 from tests.cluster.folders import PROJECT
-from tests.performance import bind, closing, custody, decisions, gpu, image, passes, restart, scrubs
+from tests.performance import bind, closing, custody, decisions, gpu, image, manyfiles, passes, restart, scrubs
 from tests.performance.report import Part, Report
 
 _MEASUREMENTS = PROJECT / "docs" / "measurements"
@@ -24,6 +24,12 @@ _BENCHMARKS: dict[str, tuple[str, _Parts]] = {
             "custody": ("A job's node until it is Free again, and the operator's writes", custody.measure),
             "decisions": ("One decision of the operator", decisions.measure),
             "restart": ("The operator after a restart", restart.measure),
+        },
+    ),
+    "data": (
+        "Encrypted data: measured",
+        {
+            "manyfiles": ("200,000 files of 1 KB", manyfiles.measure),
         },
     ),
     "gpu": (
