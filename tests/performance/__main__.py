@@ -10,7 +10,20 @@ from tempfile import TemporaryDirectory
 
 from tests.cluster.errors import ClusterError
 from tests.cluster.folders import PROJECT
-from tests.performance import bind, closing, copying, custody, decisions, gpu, image, passes, reading, restart, scrubs
+from tests.performance import (
+    bind,
+    closing,
+    copying,
+    custody,
+    decisions,
+    gpu,
+    image,
+    manyfiles,
+    passes,
+    reading,
+    restart,
+    scrubs,
+)
 from tests.performance.report import Part, Report
 
 _MEASUREMENTS = PROJECT / "docs" / "measurements"
@@ -33,6 +46,7 @@ _BENCHMARKS: dict[str, tuple[str, _Parts]] = {
             "long": ("A long file", reading.measure_long),
             "trees": ("Folders that are sealed and unsealed", copying.measure),
             "peers": ("Folders that others bring back", copying.measure_peers),
+            "manyfiles": ("200,000 files of 1 KB", manyfiles.measure),
         },
     ),
     "gpu": (

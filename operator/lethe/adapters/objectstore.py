@@ -8,6 +8,8 @@
 """
 
 import contextlib
+import fcntl
+import hashlib
 import mmap
 import os
 import tempfile
@@ -17,8 +19,15 @@ from urllib.parse import unquote, urlsplit
 
 from lethe.adapters.localfiles import is_unchanging
 from lethe.adapters.s3 import BucketStore, Credentials
-from lethe.model.errors import CredentialsError, InputError, IntegrityError, ObjectMissingError, StorageError
-from lethe.model.ports import ObjectStore
+from lethe.model.errors import (
+    ConflictError,
+    CredentialsError,
+    InputError,
+    IntegrityError,
+    ObjectMissingError,
+    StorageError,
+)
+from lethe.model.ports import LEFTOVER_PREFIX, ObjectStore
 from lethe.model.resources import Storage
 
 ACCESS_KEY = "AWS_ACCESS_KEY_ID"
@@ -74,6 +83,11 @@ class FolderStore:
                 raise IntegrityError(f"object {key} has {size} bytes, expected at most {limit}")
             return file.read()
 
+    def get_tagged(self, key: str, limit: int | None = None) -> tuple[bytes, str]:
+        """Return a whole object and a tag of this version of it."""
+        data = self.get(key, limit)
+        return data, _tag(data)
+
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return exactly `length` bytes from `start`."""
         with self._errors(key), self._path(key).open("rb", buffering=0) as file:
@@ -108,6 +122,17 @@ class FolderStore:
                 raise StorageError(f"object {key} is there already in {self._folder}") from error
             os.unlink(temporary)
 
+    def replace(self, key: str, data: bytes | bytearray | memoryview, tag: str) -> None:
+        """Write a whole object in place of the one with this tag; raise ConflictError when another is there by now."""
+        with self._errors(key), self._path(key).open("rb") as current:
+            # Whoever replaces this file waits here, and then finds that it is not there under its name any more.
+            fcntl.flock(current, fcntl.LOCK_EX)
+            is_named = os.path.samestat(os.fstat(current.fileno()), os.stat(self._path(key)))
+            if not is_named or _tag(current.read()) != tag:
+                raise ConflictError(f"object {key} in {self._folder} was written by another meanwhile: read it again")
+            with self._written(data) as temporary:
+                os.replace(temporary, self._path(key))
+
     def list(self) -> Iterable[tuple[str, int]]:
         """Yield key and size of every object."""
         with self._errors(str(self._folder)):
@@ -128,7 +153,7 @@ class FolderStore:
     @contextlib.contextmanager
     def _written(self, data: bytes | bytearray | memoryview) -> Iterator[str]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".partial-", dir=self._folder)
+        descriptor, temporary = tempfile.mkstemp(prefix=LEFTOVER_PREFIX, dir=self._folder)
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)
@@ -161,6 +186,10 @@ def _read_folder(folder: Path) -> dict[str, str]:
         }
     except OSError as error:
         raise CredentialsError(f"the credentials in folder {folder} cannot be read: {error.strerror}") from error
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _read_rest(descriptor: int, start: int, length: int) -> bytes:

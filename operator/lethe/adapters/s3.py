@@ -27,9 +27,11 @@ from urllib.parse import quote, urlsplit
 import urllib3
 
 from lethe.model.errors import (
+    ConflictError,
     CredentialsError,
     InputError,
     IntegrityError,
+    LetheError,
     ObjectMissingError,
     StorageError,
     UnavailableError,
@@ -47,6 +49,7 @@ _PART_BYTES = 1 << 20
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _RETRIED = frozenset({429, 500, 502, 503, 504})
+_PRECONDITION_FAILED = frozenset({409, 412})
 _WRONG_CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound", "ExpiredToken"})
 
 
@@ -90,6 +93,11 @@ class BucketStore:
         """Return a whole object."""
         return self._request("GET", key, limit=limit).data
 
+    def get_tagged(self, key: str, limit: int | None = None) -> tuple[bytes, str]:
+        """Return a whole object and the tag (ETag) of this version of it."""
+        response = self._request("GET", key, limit=limit)
+        return response.data, response.headers.get("etag", "")
+
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return exactly `length` bytes from `start`."""
         if length == 0:
@@ -111,7 +119,13 @@ class BucketStore:
 
     def put_new(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write a whole object; raise StorageError when one is there already."""
-        self._request("PUT", key, body=data, headers={"if-none-match": "*"})
+        there = StorageError(f"object {self._name(key)} is there already: choose an empty prefix")
+        self._request("PUT", key, body=data, headers={"if-none-match": "*"}, precondition=there)
+
+    def replace(self, key: str, data: bytes | bytearray | memoryview, tag: str) -> None:
+        """Write a whole object in place of the one with this tag; raise ConflictError when another is there by now."""
+        other = ConflictError(f"object {self._name(key)} was written by another meanwhile: read it again")
+        self._request("PUT", key, body=data, headers={"if-match": tag}, precondition=other)
 
     def list(self) -> Iterable[tuple[str, int]]:
         """Yield key and size of every object."""
@@ -138,6 +152,7 @@ class BucketStore:
         headers: Mapping[str, str] | None = None,
         body: bytes | bytearray | memoryview = b"",
         limit: int | None = None,
+        precondition: LetheError | None = None,
     ) -> "_Response":
         path = f"/{self._bucket}" if key is None else f"/{self._bucket}/{self._prefix}{key}"
         path = quote(path, safe="/-_.~")
@@ -157,6 +172,8 @@ class BucketStore:
                 continue
             if response.status < 300 or (method == "DELETE" and response.status == 404):
                 return response
+            if precondition and response.status in _PRECONDITION_FAILED:
+                raise precondition
             if response.status not in _RETRIED:
                 raise self._refusal(response, key)
             failure = f"{self._endpoint} answers {response.status} {response.code}"
@@ -265,8 +282,6 @@ class BucketStore:
             return ObjectMissingError(f"object {name} does not exist at {self._endpoint}")
         if response.status == 416:
             return IntegrityError(f"object {name} is shorter than expected: it was cut off")
-        if response.status == 412:
-            return StorageError(f"object {name} is there already: choose an empty prefix")
         if 300 <= response.status < 400:
             return StorageError(f"storage redirects {name} ({response.status} {code}): check endpoint and region")
         return StorageError(

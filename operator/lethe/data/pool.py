@@ -3,16 +3,18 @@
 1. Processes, not threads: at 64 KiB records threads lose. They are started anew (`spawn`), never forked, so no lock,
    connection or half-written object is copied into them. A program that uses several must guard its main module.
 2. `state` goes to each process once, through its private pipe; it may hold keys.
-3. The first failure cancels what has not begun, waits for what has, and is raised.
+3. A process ends when the one that started it does, however that ended: nobody waits for its result.
+4. The first failure cancels what has not begun, waits for what has, and is raised.
 """
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 from lethe.model.errors import UnavailableError
@@ -67,6 +69,14 @@ def _start(state: Any) -> None:
     global _state
     _state = state
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(function: Callable[[Any, Task], Result], task: Task) -> Result:

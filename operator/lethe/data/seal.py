@@ -1,18 +1,18 @@
-"""Seals a folder as a dataset: data objects, keyring, and last the index.
+"""Seals a folder as a dataset: keyring, data objects, and last the index.
 
-1. A fresh dataset id and a fresh key (DEK) per dataset; a fresh salt per object. All randomness comes from `random`.
-2. The plan (which bytes of which file lie where) follows from names and sizes alone; each object is then sealed and
-   uploaded by one process. A file that changes meanwhile is an error, never a mixture.
-3. The index is written last and is the mark of completeness. When anything fails, what was written is removed again.
-4. The prefix must be empty: two datasets under one prefix would share one keyring.
+1. A fresh dataset id and a fresh key (DEK) per dataset; a fresh name and salt per object, at each attempt. All
+   randomness comes from `random`.
+2. The index is written last and is the mark of completeness.
+3. With a journal (`lethe.data.journal`), a run that ends early leaves what is complete, and the next one goes on: an
+   object is used again when storage has it in full length and everything that it is made from is unchanged; all else
+   that the earlier run wrote is removed. Without one, what was written is removed when anything fails.
+4. The prefix must be empty but for what the journal says: two datasets under one prefix would share one keyring.
 """
 
 import contextlib
-import os
-import stat
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,17 +20,18 @@ from lethe.crypto.aead import KEY_BYTES
 from lethe.crypto.derive import random_bytes, sha256
 from lethe.crypto.hpke import parse_public
 from lethe.data.access import Place
-from lethe.data.objects import ObjectWriter
+from lethe.data.journal import Begun, Completed, Finished, Journal, Listed, Opened
+from lethe.data.object_writer import SealState, SealTask, content_digest, parts_of, seal_object
 from lethe.data.pool import choose_workers, run_tasks
-from lethe.data.tree import SourceFile, printable, scan_tree
+from lethe.data.tree import SourceFile, Tree, printable, scan_tree
 from lethe.formats.binding import Binding
 from lethe.formats.header import DEFAULT_RECORD_BITS, ID_BYTES, SALT_BYTES
 from lethe.formats.index import Index, ObjectEntry, seal_index
-from lethe.formats.keyring import KEYRING_NAME, build_keyring
-from lethe.formats.layout import DEFAULT_OBJECT_BYTES, ObjectPlan, plan_objects, record_sizes
+from lethe.formats.keyring import KEYRING_NAME, MAX_KEYRING, build_keyring, parse_keyring
+from lethe.formats.layout import DEFAULT_OBJECT_BYTES, ObjectPlan, plan_objects
 from lethe.model.agentconfig import OutputRecipient
-from lethe.model.errors import InputError, LetheError
-from lethe.model.ports import ObjectStore
+from lethe.model.errors import InputError, KeyringError, LetheError
+from lethe.model.ports import LEFTOVER_PREFIX, ObjectStore
 from lethe.model.resources import Criticality, IndexPin, Scheme, Storage
 
 FIRST_EPOCH = 1
@@ -46,6 +47,19 @@ class KeyPolicy:
     recipients: tuple[OutputRecipient, ...]
     criticality: Criticality = "standard"
     scheme: Scheme = "provider"
+
+    def binding(self, recipient: OutputRecipient, dataset_id: str, epoch: int) -> Binding:
+        """Return what the stanza of a recipient is bound to."""
+        return Binding(
+            dataset_id=dataset_id,
+            epoch=epoch,
+            tenant=self.tenant,
+            namespace=self.namespace,
+            key=recipient.key,
+            version=recipient.version,
+            criticality=self.criticality,
+            scheme=self.scheme,
+        )
 
 
 @dataclass(frozen=True)
@@ -70,47 +84,13 @@ class Progress:
     files: int
 
 
-@dataclass(frozen=True)
-class _State:
-    """What every process needs to seal objects."""
-
-    root: Path
-    place: Place
-    dek: bytes = field(repr=False)
-    dataset_id: bytes
-    record_bits: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    file: SourceFile
-    start: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    number: int
-    object_id: bytes
-    salt: bytes
-    length: int
-    parts: tuple[_Part, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    number: int
-    commitment: bytes
-    records: int
-    plain_bytes: int
-
-
 def seal_folder(
     folder: Path,
     storage: Storage,
     credentials: str | Mapping[str, str] | None,
     policy: KeyPolicy,
     *,
+    journal: Journal | None = None,
     dataset_id: bytes | None = None,
     record_bits: int = DEFAULT_RECORD_BITS,
     object_bytes: int = DEFAULT_OBJECT_BYTES,
@@ -118,77 +98,222 @@ def seal_folder(
     skip: Callable[[str], bool] | None = None,
     is_fresh_prefix: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
     random: Callable[[int], bytes] = random_bytes,
 ) -> Sealed:
     """Seal all files of a folder and return what a manifest must pin.
 
     `skip` as in `scan_tree`; `is_fresh_prefix` says that the caller has just made the prefix up, so that it need not be
-    listed. Raise InputError for files or a prefix that cannot be used, and StorageError or UnavailableError.
+    listed. `say` is told what an earlier run left, and what has changed since. Raise InputError for files or a prefix
+    that cannot be used, and StorageError or UnavailableError.
     """
     recipients = [(recipient, parse_public(recipient.public_key)) for recipient in policy.recipients]
     if not recipients:
         raise InputError("a dataset needs at least one recipient, or nobody could open it")
     place = Place(storage, credentials)
     tree = scan_tree(folder, skip=skip)
-    total = sum(file.size for file in tree.files)
     plans = plan_objects([file.size for file in tree.files], record_bits, object_bytes)
-    dataset = dataset_id or random(ID_BYTES)
-    dek = random(KEY_BYTES)
-    state = _State(folder, place, dek, dataset, record_bits)
-    if not is_fresh_prefix:
-        _check_empty(place.store, storage.url)
-    tasks = [
-        _Task(number, random(ID_BYTES), random(SALT_BYTES), plan.length, _parts(plan, tree.files))
-        for number, plan in enumerate(plans)
-    ]
-    bindings = [
-        (
-            Binding(
-                dataset_id=dataset.hex(),
-                epoch=FIRST_EPOCH,
-                tenant=policy.tenant,
-                namespace=policy.namespace,
-                key=recipient.key,
-                version=recipient.version,
-                criticality=policy.criticality,
-                scheme=policy.scheme,
-            ),
-            public_key,
-        )
-        for recipient, public_key in recipients
-    ]
-    keyring = build_keyring(dataset.hex(), {FIRST_EPOCH: dek}, bindings)
-    index_id = random(ID_BYTES)
-    place.store.put_new(KEYRING_NAME, keyring)
-    with _removed_on_failure(place.store, [KEYRING_NAME, *(task.object_id.hex() for task in tasks), index_id.hex()]):
-        done: dict[int, _Done] = {}
-        sealed_bytes = 0
-        for result in run_tasks(_seal_object, state, tasks, workers or choose_workers(len(tasks), total)):
-            done[result.number] = result
-            sealed_bytes += result.plain_bytes
-            if progress:
-                progress(Progress(sealed_bytes, total, len(tree.files)))
-        index = _build_index(tree.files, plans, tasks, done, record_bits)
+    if journal and journal.opened:
+        opened = journal.opened
+        _check_same(opened, record_bits, object_bytes)
+        _say_changes(journal, tree, say)
+        if journal.completed:
+            return _sealed(opened, journal.completed)
+        listed = list_own(place.store, opened, journal.begun)
+    else:
+        dataset, dek = dataset_id or random(ID_BYTES), random(KEY_BYTES)
+        opened = Opened(printable(str(folder)), storage.url, dataset, FIRST_EPOCH, dek, record_bits, object_bytes)
+        listed = {}
+        if not is_fresh_prefix:
+            _check_empty(place.store, storage.url)
+    run = _Run.of(tree, plans, opened, journal.finished if journal else {}, listed, random)
+    keyring = build_keyring(
+        opened.dataset_id.hex(),
+        {opened.epoch: opened.dek},
+        [(policy.binding(recipient, opened.dataset_id.hex(), opened.epoch), key) for recipient, key in recipients],
+    )
+    if journal:
+        if journal.opened is None:
+            journal.add(opened)
+        elif say:
+            say(f"going on where an earlier run ended: {len(run.kept)} of {len(plans)} objects are on storage")
+        journal.add(Listed.of(tree.files))
+        journal.add(Begun((*(task.object_id for task in run.tasks), run.index_id)))
+    with contextlib.nullcontext() if journal else _removed_on_failure(place.store, run.names()):
+        for key in listed.keys() - run.kept_names() - {KEYRING_NAME}:
+            place.store.delete(key)
+        (place.store.put if KEYRING_NAME in listed else place.store.put_new)(KEYRING_NAME, keyring)
+        state = SealState(folder, place, opened.dek, opened.dataset_id, opened.epoch, opened.record_bits)
+        entries = _seal_objects(state, run, journal, workers, progress)
+        index = _build_index(tree.files, plans, entries, opened.record_bits)
         index_object = seal_index(
-            index, dek, epoch=FIRST_EPOCH, dataset_id=dataset, object_id=index_id, salt=random(SALT_BYTES)
+            index,
+            opened.dek,
+            epoch=opened.epoch,
+            dataset_id=opened.dataset_id,
+            object_id=bytes.fromhex(run.index_id),
+            salt=random(SALT_BYTES),
         )
-        place.store.put(index_id.hex(), index_object)
-    return Sealed(
-        dataset_id=dataset.hex(),
-        index=IndexPin(object=index_id.hex(), sha256=sha256(index_object).hex()),
+        place.store.put(run.index_id, index_object)
+    completed = Completed(
+        index=IndexPin(object=run.index_id, sha256=sha256(index_object).hex()),
         files=len(tree.files),
-        bytes=total,
+        bytes=index.total_bytes,
         objects=len(plans),
         stored_bytes=sum(plan.length for plan in plans) + len(index_object) + len(keyring),
-        left_out=tree.left_out,
+    )
+    if journal:
+        journal.add(completed)
+    return _sealed(opened, completed, tree.left_out)
+
+
+def abandon_sealing(storage: Storage, credentials: str | Mapping[str, str] | None, journal: Journal) -> int:
+    """Remove what runs that did not end have written, and their journal; return how many objects that were."""
+    if journal.opened is None:
+        raise InputError(f"no sealing of this folder into {storage.url} has begun: there is nothing to abandon")
+    if journal.completed:
+        raise InputError(
+            f"the dataset in {storage.url} is complete: run the same command without --abandon for its manifest"
+        )
+    store = Place(storage, credentials).store
+    listed = list_own(store, journal.opened, journal.begun)
+    for key in listed:
+        store.delete(key)
+    journal.remove()
+    return len(listed)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What there is already, and what is left to do."""
+
+    tree: Tree
+    plans: Sequence[ObjectPlan]
+    contents: Sequence[bytes]
+    """What each object is made from, as `content_digest`."""
+    kept: Mapping[int, ObjectEntry]
+    """Objects that an earlier run has completed, by number."""
+    tasks: Sequence[SealTask]
+    index_id: str
+
+    @classmethod
+    def of(
+        cls,
+        tree: Tree,
+        plans: Sequence[ObjectPlan],
+        opened: Opened,
+        finished: Mapping[bytes, Finished],
+        listed: Mapping[str, int],
+        random: Callable[[int], bytes],
+    ) -> "_Run":
+        """Decide which objects are used again, and give names and salts to the others."""
+        contents, kept, tasks = [], {}, []
+        for number, plan in enumerate(plans):
+            parts = parts_of(plan, tree.files)
+            contents.append(content_digest(parts, opened.record_bits, plan.length))
+            found = finished.get(contents[number])
+            if found and listed.get(found.id) == plan.length:
+                kept[number] = ObjectEntry(found.id, plan.length, plan.records, opened.epoch, found.commitment)
+            else:
+                tasks.append(SealTask(number, random(ID_BYTES).hex(), random(SALT_BYTES), plan.length, parts))
+        return cls(tree, plans, contents, kept, tasks, random(ID_BYTES).hex())
+
+    def names(self) -> list[str]:
+        """Return every name that this run writes to."""
+        return [KEYRING_NAME, *(task.object_id for task in self.tasks), self.index_id]
+
+    def kept_names(self) -> set[str]:
+        """Return the names of the objects that are used again."""
+        return {entry.id for entry in self.kept.values()}
+
+
+def _seal_objects(
+    state: SealState,
+    run: _Run,
+    journal: Journal | None,
+    workers: int | None,
+    progress: Callable[[Progress], None] | None,
+) -> dict[int, ObjectEntry]:
+    files, entries = len(run.tree.files), dict(run.kept)
+    total = sum(file.size for file in run.tree.files)
+    done = sum(piece.size for number in entries for piece in run.plans[number].pieces)
+    names = {task.number: task.object_id for task in run.tasks}
+    if progress:
+        progress(Progress(done, total, files))
+    for sealed in run_tasks(seal_object, state, run.tasks, workers or choose_workers(len(run.tasks), total - done)):
+        plan, name = run.plans[sealed.number], names[sealed.number]
+        entries[sealed.number] = ObjectEntry(name, plan.length, plan.records, state.epoch, sealed.commitment)
+        if journal:
+            journal.add(Finished(name, run.contents[sealed.number], sealed.commitment))
+        done += sealed.plain_bytes
+        if progress:
+            progress(Progress(done, total, files))
+    return entries
+
+
+def _sealed(opened: Opened, completed: Completed, left_out: tuple[str, ...] = ()) -> Sealed:
+    return Sealed(
+        opened.dataset_id.hex(),
+        completed.index,
+        completed.files,
+        completed.bytes,
+        completed.objects,
+        completed.stored_bytes,
+        left_out,
     )
 
 
 def _check_empty(store: ObjectStore, url: str) -> None:
     found = [f"{key} ({size} bytes)" for key, size in islice(store.list(), MENTIONED + 1)]
     if found:
-        more = ", …" if len(found) > MENTIONED else ""
-        raise InputError(f"{url} is not empty: it holds {', '.join(found[:MENTIONED])}{more}. Choose a new prefix")
+        raise InputError(f"{url} is not empty: it holds {mention(found)}. Choose a new prefix")
+
+
+def list_own(store: ObjectStore, opened: Opened, begun: Collection[str]) -> dict[str, int]:
+    """Return name and length of what earlier runs wrote; raise InputError when anything else lies there."""
+    listed = dict(store.list())
+    strange = [
+        key for key in listed if key not in begun and key != KEYRING_NAME and not key.startswith(LEFTOVER_PREFIX)
+    ]
+    if not strange and KEYRING_NAME in listed:
+        try:
+            found = parse_keyring(store.get(KEYRING_NAME, MAX_KEYRING)).dataset_id
+        except KeyringError:
+            found = ""
+        strange = [KEYRING_NAME] if found != opened.dataset_id.hex() else []
+    if strange:
+        raise InputError(
+            f"{opened.url} holds {mention(strange)}, which the run that began here did not write. Move it away, or "
+            "choose a new prefix"
+        )
+    return listed
+
+
+def _check_same(opened: Opened, record_bits: int, object_bytes: int) -> None:
+    if (opened.record_bits, opened.object_bytes) != (record_bits, object_bytes):
+        raise InputError(
+            f"this sealing was begun with records of {1 << opened.record_bits} and objects of {opened.object_bytes} "
+            f"bytes, not {1 << record_bits} and {object_bytes}: go on with those, or abandon it"
+        )
+
+
+def _say_changes(journal: Journal, tree: Tree, say: Callable[[str], None] | None) -> None:
+    if say is None or journal.listed is None:
+        return
+    before, now = journal.listed.versions(), {file.name: file.version for file in tree.files}
+    changed = [printable(name) for name in now if before.get(name, now[name]) != now[name]]
+    added = [printable(name) for name in now if name not in before]
+    removed = [printable(name) for name in before if name not in now]
+    for names, what in ((changed, "changed"), (added, "added"), (removed, "removed")):
+        if names:
+            result = "the complete dataset is without this" if journal.completed else "it is sealed as it is now"
+            say(f"{what} since the earlier run: {mention(names)}; {result}")
+
+
+def mention(names: Sequence[str]) -> str:
+    """Return the first few of many names, for a message."""
+    more = f" and {len(names) - MENTIONED} more" if len(names) > MENTIONED else ""
+    return ", ".join(names[:MENTIONED]) + more
 
 
 @contextlib.contextmanager
@@ -202,24 +327,13 @@ def _removed_on_failure(store: ObjectStore, keys: Sequence[str]) -> Iterator[Non
         raise
 
 
-def _parts(plan: ObjectPlan, files: Sequence[SourceFile]) -> tuple[_Part, ...]:
-    return tuple(_Part(files[piece.file], piece.start, piece.size) for piece in plan.pieces)
-
-
 def _build_index(
-    files: Sequence[SourceFile],
-    plans: Sequence[ObjectPlan],
-    tasks: Sequence[_Task],
-    done: Mapping[int, _Done],
-    record_bits: int,
+    files: Sequence[SourceFile], plans: Sequence[ObjectPlan], entries: Mapping[int, ObjectEntry], record_bits: int
 ) -> Index:
     first = [(number, piece) for number, plan in enumerate(plans) for piece in plan.pieces if piece.start == 0]
     return Index(
         record_bits=record_bits,
-        objects=tuple(
-            ObjectEntry(task.object_id.hex(), plan.length, plan.records, FIRST_EPOCH, done[number].commitment)
-            for number, (plan, task) in enumerate(zip(plans, tasks, strict=True))
-        ),
+        objects=tuple(entries[number] for number in range(len(plans))),
         names=[file.name for file in files],
         sizes=array("Q", [file.size for file in files]),
         modes=array("H", [file.mode for file in files]),
@@ -227,56 +341,3 @@ def _build_index(
         offsets=array("I", [piece.offset for _, piece in first]),
         first_records=array("I", [piece.record for _, piece in first]),
     )
-
-
-def _seal_object(state: _State, task: _Task) -> _Done:
-    writer = ObjectWriter(
-        state.dek,
-        dataset_id=state.dataset_id,
-        object_id=task.object_id,
-        epoch=FIRST_EPOCH,
-        record_bits=state.record_bits,
-        salt=task.salt,
-        length=task.length,
-    )
-    record_size = 1 << state.record_bits
-    buffer = memoryview(bytearray(record_size))
-    for part in task.parts:
-        _seal_part(state.root, part, writer, buffer, record_size)
-    records = writer.records
-    state.place.store.put(task.object_id.hex(), writer.finish())
-    return _Done(task.number, writer.commitment, records, sum(part.size for part in task.parts))
-
-
-def _seal_part(root: Path, part: _Part, writer: ObjectWriter, buffer: memoryview, record_size: int) -> None:
-    try:
-        descriptor = os.open(root / part.file.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise InputError(f"{printable(part.file.name)} cannot be read: {error.strerror}") from error
-    try:
-        _check_unchanged(descriptor, part.file)
-        position = part.start
-        for size in record_sizes(part.size, record_size):
-            _read_exactly(descriptor, buffer[:size], position, part.file)
-            writer.append(buffer[:size])
-            position += size
-        _check_unchanged(descriptor, part.file)
-    finally:
-        os.close(descriptor)
-
-
-def _read_exactly(descriptor: int, buffer: memoryview, position: int, file: SourceFile) -> None:
-    filled = 0
-    while filled < len(buffer):
-        count = os.preadv(descriptor, [buffer[filled:]], position + filled)
-        if count == 0:
-            raise InputError(f"{printable(file.name)} became shorter while it was sealed: seal again")
-        filled += count
-
-
-def _check_unchanged(descriptor: int, file: SourceFile) -> None:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
-        raise InputError(
-            f"{printable(file.name)} changed while the folder was sealed: seal again when nothing writes to it"
-        )

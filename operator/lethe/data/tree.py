@@ -25,6 +25,12 @@ class SourceFile:
     size: int
     mode: int
     mtime_ns: int
+    ctime_ns: int
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """Return what is another when the content is: programs can set the time of modification, not that of change."""
+        return self.size, self.mtime_ns, self.ctime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,8 @@ def scan_tree(root: Path, *, skip: Callable[[str], bool] | None = None) -> Tree:
         if problem:
             problems.append(problem)
         else:
-            files.append(SourceFile(name, status.st_size, status.st_mode & MODE_MASK, status.st_mtime_ns))
+            mode = status.st_mode & MODE_MASK
+            files.append(SourceFile(name, status.st_size, mode, status.st_mtime_ns, status.st_ctime_ns))
     if problems and skip is None:
         more = f" and {len(problems) - MENTIONED} more" if len(problems) > MENTIONED else ""
         raise InputError(f"{root} cannot be sealed: {'; '.join(problems[:MENTIONED])}{more}. Remove or replace them")

@@ -163,6 +163,8 @@ def _run(
     total, done = index.total_bytes, 0
     objects = range(len(index.objects))
     state = _State(access, index, root)
+    if progress:
+        progress(Progress(0, total, len(index)))
     for size in run_tasks(_open_object, state, objects, workers or choose_workers(len(objects), total)):
         done += size
         if progress:

@@ -108,20 +108,23 @@ def build_keyring(dataset_id: str, deks: Mapping[int, bytes], recipients: Sequen
             raise KeyringError(
                 f"a recipient is bound to epoch {binding.epoch} of {binding.dataset_id}, not of {dataset_id}"
             )
-        stanzas.append(
-            Stanza(
-                epoch=binding.epoch,
-                suite=public_key.suite,
-                tenant=binding.tenant,
-                namespace=binding.namespace,
-                key=binding.key,
-                version=binding.version,
-                criticality=binding.criticality,
-                scheme=binding.scheme,
-                sealed=public_key.seal(deks[binding.epoch], binding.info()),
-            )
-        )
+        stanzas.append(seal_stanza(binding, public_key, deks[binding.epoch]))
     return encode_keyring(dataset_id, stanzas, deks)
+
+
+def seal_stanza(binding: Binding, public_key: PublicKey, dek: bytes) -> Stanza:
+    """Seal one epoch's key to one recipient."""
+    return Stanza(
+        epoch=binding.epoch,
+        suite=public_key.suite,
+        tenant=binding.tenant,
+        namespace=binding.namespace,
+        key=binding.key,
+        version=binding.version,
+        criticality=binding.criticality,
+        scheme=binding.scheme,
+        sealed=public_key.seal(dek, binding.info()),
+    )
 
 
 def encode_keyring(dataset_id: str, stanzas: Sequence[Stanza], deks: Mapping[int, bytes]) -> bytes:

@@ -5,7 +5,10 @@ Each Protocol has a real adapter and, in tests, a fake that passes the same cont
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+LEFTOVER_PREFIX: Final = ".partial-"
+"""How the name begins of what a writer that was killed has left of an object."""
 
 
 class ObjectStore(Protocol):
@@ -13,6 +16,10 @@ class ObjectStore(Protocol):
 
     def get(self, key: str, limit: int | None = None) -> bytes:
         """Return a whole object; raise IntegrityError, before reading on, when it has more than `limit` bytes."""
+        ...
+
+    def get_tagged(self, key: str, limit: int | None = None) -> tuple[bytes, str]:
+        """Return a whole object as `get` does, and a tag that is another one after each write."""
         ...
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
@@ -31,8 +38,12 @@ class ObjectStore(Protocol):
         """Write a whole object; raise StorageError when one is there already."""
         ...
 
+    def replace(self, key: str, data: bytes | bytearray | memoryview, tag: str) -> None:
+        """Write a whole object in place of the one with this tag; raise ConflictError when another is there by now."""
+        ...
+
     def list(self) -> Iterable[tuple[str, int]]:
-        """Yield key and size of every object."""
+        """Yield key and size of every object, and of what killed writers left of one."""
         ...
 
     def delete(self, key: str) -> None:

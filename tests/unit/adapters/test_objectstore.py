@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lethe.data.seal import seal_folder
 from lethe.data.unpack import unseal
 from lethe.formats.keyring import KEYRING_NAME, open_keyring, parse_keyring
 from lethe.model.errors import (
+    ConflictError,
     CredentialsError,
     InputError,
     IntegrityError,
@@ -67,6 +69,35 @@ class TestContract:
         assert store.get("a") == b"1"
         store.put("a", b"3")
         assert store.get("a") == b"3"
+
+    def test_replace_takes_the_version_that_was_read_and_no_other(self, store: ObjectStore) -> None:
+        store.put("a", b"1")
+        data, tag = store.get_tagged("a", limit=1)
+        store.replace("a", b"2", tag)
+        assert data == b"1"
+        with pytest.raises(ConflictError, match="was written by another meanwhile"):
+            store.replace("a", b"3", tag)
+        assert store.get("a") == b"2"
+        store.replace("a", b"4", store.get_tagged("a")[1])
+        assert store.get("a") == b"4"
+        with pytest.raises(ObjectMissingError):
+            store.replace("nothing", b"", tag)
+
+    def test_of_many_who_replace_at_once_each_loses_or_wins(self, store: ObjectStore) -> None:
+        store.put("count", b"0")
+
+        def count_up(_: int) -> int:
+            data, tag = store.get_tagged("count")
+            try:
+                store.replace("count", b"%d" % (int(data) + 1), tag)
+            except ConflictError:
+                return 0
+            return 1
+
+        with ThreadPoolExecutor(8) as threads:
+            won = sum(threads.map(count_up, range(40)))
+        assert won > 0
+        assert int(store.get("count")) == won
 
     def test_a_missing_object_is_named(self, store: ObjectStore) -> None:
         for read in (lambda: store.get("nothing"), lambda: store.get_range("nothing", 0, 5)):

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
-from lethe.cli import dataset, key
+from lethe.cli import dataset_seal, dataset_target, key
 from lethe.crypto.hpke import PrivateKey, PublicKey
 from lethe.formats.keyring import KEYRING_NAME, parse_keyring
 from lethe.model.errors import CredentialsError, InputError, IntegrityError, LetheError, UnwrapError, UsageError
@@ -18,42 +18,8 @@ from lethe.model.resources import (
     SecureTrainingJob,
     Storage,
 )
-from tests.common.datasets import read_tree, seal_files, write_tree
-
-FILES = {"train/1.png": b"one", "train/2.png": b"two", "readme": b""}
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(dataset.app, [str(argument) for argument in arguments], catch_exceptions=False)
-
-
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A tenant's machine: recovery key, the service's public key, files."""
-    for name in ("recovery", "service"):
-        CliRunner().invoke(key.app, ["generate", "--out", f"{tmp_path}/{name}.key", "--suite", "X25519"])
-    write_tree(tmp_path / "images", FILES)
-    return tmp_path
-
-
-def seal(home: Path, *more: object, url: str = "") -> Result:
-    return run(
-        "seal", home / "images", url or f"file://{home}/sealed", "--name", "digits", "--namespace", "acme",
-        "--tenant", "acme", "--recipient", f"acme/default@4={home}/service.pub",
-        "--recovery-key", home / "recovery.pub", "--criticality", "sensitive", *more,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def manifest(home: Path) -> Path:
-    seal(home, "--output", home / "digits.yaml", "--secret-ref", "s3-read")
-    return home / "digits.yaml"
+from tests.common.dataset_command import FILES, run, seal
+from tests.common.datasets import read_tree, seal_files
 
 
 def test_seal_prints_the_manifest_to_apply(home: Path) -> None:
@@ -133,7 +99,7 @@ def test_the_key_comes_from_the_cluster_when_no_file_is_named(home: Path, monkey
         assert (namespace, name) == ("acme", "second")
         return public, 7
 
-    monkeypatch.setattr(dataset, "fetch_tenant_key", fetch)
+    monkeypatch.setattr(dataset_seal, "fetch_tenant_key", fetch)
     seal(home, "--recipient", "acme/second")
     stanzas = parse_keyring((home / "sealed" / KEYRING_NAME).read_bytes()).stanzas_for(namespace="acme")
     assert [(stanza.key, stanza.version) for stanza in stanzas] == [("default", 4), ("second", 7)]
@@ -211,7 +177,7 @@ def test_a_jobs_outputs_are_found_by_its_status(tmp_path: Path, monkeypatch: pyt
         assert (namespace, name) == ("acme", "digits")
         return job_with(outputs, url)
 
-    monkeypatch.setattr(dataset, "_read_job", read)
+    monkeypatch.setattr(dataset_target, "_read_job", read)
     run("unseal", tmp_path / "back", "--job", "acme/digits", "--identity", tmp_path / "recovery.key")
     assert read_tree(tmp_path / "back") == {"model": b"weights"}
 
@@ -222,7 +188,7 @@ def test_a_job_without_outputs_says_its_phase(home: Path, monkeypatch: pytest.Mo
     async def read(namespace: str, name: str) -> SecureTrainingJob | None:
         return found
 
-    monkeypatch.setattr(dataset, "_read_job", read)
+    monkeypatch.setattr(dataset_target, "_read_job", read)
     with pytest.raises(UsageError, match="no sealed outputs: its phase is Succeeded"):
         run("ls", "--job", "acme/digits", "-i", home / "recovery.key")
     found = None
