@@ -27,9 +27,8 @@ from lethe.data.tree import printable
 from lethe.data.unpack import unseal as unseal_dataset
 from lethe.data.unpack import verify as verify_dataset
 from lethe.formats.index import check_pin
-from lethe.formats.keyring import KEYRING_NAME, MAX_KEYRING, open_keyring, parse_keyring
 from lethe.model.agentconfig import OutputRecipient
-from lethe.model.errors import InputError, IntegrityError, UsageError
+from lethe.model.errors import InputError, UsageError
 from lethe.model.names import API_VERSION
 from lethe.model.resources import (
     DatasetSpec,
@@ -299,12 +298,7 @@ async def _read_job(namespace: str, name: str) -> SecureTrainingJob | None:
 def _open(target: _Target, identity: Path, credentials_dir: Path | None) -> Access:
     private_key = read_identity(identity)
     place = Place(target.storage, _credentials(credentials_dir))
-    keyring = parse_keyring(place.store.get(KEYRING_NAME, MAX_KEYRING))
-    if keyring.dataset_id != target.dataset_id:
-        raise IntegrityError(
-            f"the keyring at {target.storage.url} is of dataset {keyring.dataset_id}, expected {target.dataset_id}"
-        )
-    return Access(place, target.dataset_id, target.pin, open_keyring(keyring, private_key))
+    return Access.of_identity(place, target.dataset_id, target.pin, private_key)
 
 
 def _parse_recipient(text: str, namespace: str) -> OutputRecipient:
