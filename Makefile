@@ -48,7 +48,7 @@ lint: venv
 	$(BIN)/lint-imports
 
 unit: tools
-	$(PYTEST) tests/unit tests/gpu
+	$(PYTEST) tests/unit tests/gpu tests/vectors
 
 # The fence, the schemas and the key service against a real etcd and API server, without nodes.
 apiserver: tools

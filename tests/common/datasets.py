@@ -11,7 +11,6 @@ from lethe.crypto.hpke import PrivateKey
 from lethe.data.access import Access, Place
 from lethe.data.seal import KeyPolicy, Sealed, seal_folder
 from lethe.formats.header import MIN_RECORD_BITS
-from lethe.formats.keyring import KEYRING_NAME, open_keyring, parse_keyring
 from lethe.model.agentconfig import OutputRecipient
 from lethe.model.dataset import DatasetSource
 from lethe.model.resources import Storage
@@ -68,9 +67,7 @@ class Dataset:
     @property
     def access(self) -> Access:
         """Return a fresh access, with keys from the keyring."""
-        place = Place(self.storage, None)
-        deks = open_keyring(parse_keyring(place.store.get(KEYRING_NAME)), self.identity)
-        return Access(place, self.sealed.dataset_id, self.sealed.index, deks)
+        return Access.of_identity(Place(self.storage, None), self.sealed.dataset_id, self.sealed.index, self.identity)
 
     @property
     def source(self) -> DatasetSource:

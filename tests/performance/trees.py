@@ -17,7 +17,6 @@ from lethe.crypto.hpke import PrivateKey
 from lethe.data.access import Access, Place
 from lethe.data.seal import Sealed, seal_folder
 from lethe.formats.header import DEFAULT_RECORD_BITS
-from lethe.formats.keyring import KEYRING_NAME, open_keyring, parse_keyring
 from lethe.model.dataset import DatasetSource
 from lethe.model.resources import Storage
 from tests.cluster.errors import NotSupported
@@ -87,18 +86,16 @@ def seal_tree(plain: Path, folder: Path, *, record_bits: int = DEFAULT_RECORD_BI
     key = PrivateKey.generate("X25519")
     storage = Storage(url=f"file://{folder}/sealed")
     sealed = seal_folder(plain, storage, None, policy_for(key), record_bits=record_bits)
-    place = Place(storage, None)
-    deks = open_keyring(parse_keyring(place.store.get(KEYRING_NAME)), key)
+    access = Access.of_identity(Place(storage, None), sealed.dataset_id, sealed.index, key)
     source = DatasetSource(name="bench", dataset_id=sealed.dataset_id, index=sealed.index, storage=storage)
     pod = folder / "run"
     (pod / "bench").mkdir(parents=True)
     (pod / "bench" / "source.json").write_bytes(msgspec.json.encode(source))
-    for epoch, dek in deks.items():
+    for epoch, dek in access.deks.items():
         (pod / "bench" / f"dek.{epoch}").write_bytes(dek)
     identity = folder / "identity"
     identity.write_text(key.encode())
     identity.chmod(0o600)
-    assert Access(place, sealed.dataset_id, sealed.index, deks).load_index()
     return SealedTree(sealed, source, pod, identity)
 
 

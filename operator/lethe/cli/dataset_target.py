@@ -18,9 +18,7 @@ import yaml
 from lethe.adapters.objectstore import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
 from lethe.cli.key import read_identity
 from lethe.data.access import Access, Place
-from lethe.data.recipients import read_keyring
 from lethe.formats.index import check_pin
-from lethe.formats.keyring import open_keyring
 from lethe.model.errors import InputError, UsageError
 from lethe.model.resources import EncryptedDataset, IndexPin, SecureTrainingJob, Storage
 
@@ -57,9 +55,7 @@ class Target:
 
     def open(self, identity: Path) -> Access:
         """Return what reads the dataset, with the keys that a private key opens."""
-        private_key = read_identity(identity)
-        keyring, _ = read_keyring(self.place.store, self.dataset_id)
-        return Access(self.place, self.dataset_id, self.pin, open_keyring(keyring, private_key))
+        return Access.of_identity(self.place, self.dataset_id, self.pin, read_identity(identity))
 
 
 def takes_dataset(command: Callable[..., None]) -> Callable[..., None]:

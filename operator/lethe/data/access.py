@@ -7,9 +7,12 @@ from pathlib import Path
 
 from lethe.adapters.objectstore import open_store
 from lethe.crypto.aead import KEY_BYTES, RecordCipher
+from lethe.crypto.hpke import PrivateKey
 from lethe.data.objects import open_object
+from lethe.data.recipients import read_keyring
 from lethe.formats.header import HEADER_BYTES
 from lethe.formats.index import MAX_INDEX_BYTES, Index, ObjectEntry, check_pin, open_index
+from lethe.formats.keyring import open_keyring
 from lethe.model.dataset import DatasetSource
 from lethe.model.errors import InputError, IntegrityError, UnwrapError
 from lethe.model.ports import ObjectStore
@@ -48,6 +51,13 @@ class Access:
     def of(cls, source: DatasetSource, deks: Mapping[int, bytes]) -> "Access":
         """Return the access that keyfetch left, or will leave, in a pod."""
         return cls(Place(source.storage, source.credentials or None), source.dataset_id, source.index, deks)
+
+    @classmethod
+    def of_identity(cls, place: Place, dataset_id: str, pin: IndexPin, private_key: PrivateKey) -> "Access":
+        """Return the access of a recipient, with the keys that the keyring holds for it."""
+        check_pin(pin, dataset_id)
+        keyring, _ = read_keyring(place.store, dataset_id)
+        return cls(place, dataset_id, pin, open_keyring(keyring, private_key))
 
     @property
     def store(self) -> ObjectStore:

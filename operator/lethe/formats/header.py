@@ -21,6 +21,8 @@ Big-endian:
 2. The commitment is compared, in constant time, before anything is decrypted: a ciphertext belongs to one key only.
 3. A reader says what it expects (kind, dataset, object); another object under the same name is refused by name.
 4. Anything unknown is refused: magic, suite, kind, record size, a byte that must be zero. Nothing is negotiated.
+
+Specification of the whole format: docs/spec/dataset-format.md.
 """
 
 import struct

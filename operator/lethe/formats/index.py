@@ -50,7 +50,7 @@ from lethe.formats.header import (
     open_header,
     parse_header,
 )
-from lethe.formats.layout import Piece, record_count, sealed_size
+from lethe.formats.layout import MAX_OBJECT_BYTES, Piece, record_count, sealed_size
 from lethe.formats.padding import padme
 from lethe.formats.stream import open_stream, seal_stream, sealed_length
 from lethe.model.errors import DatasetIndexError, InputError, IntegrityError, UnwrapError
@@ -360,7 +360,7 @@ def _check_objects(objects: Sequence[ObjectEntry]) -> None:
     if len({entry.id for entry in objects}) != len(objects):
         raise DatasetIndexError("the index names one object twice")
     for entry in objects:
-        if entry.length < HEADER_BYTES or entry.epoch < 1 or entry.records < 1:
+        if not HEADER_BYTES <= entry.length <= MAX_OBJECT_BYTES or entry.epoch < 1 or entry.records < 1:
             raise DatasetIndexError(f"object {entry.id} has an impossible length, epoch or number of records")
 
 

@@ -163,7 +163,7 @@ def test_a_whole_older_dataset_is_refused(versions: tuple[Dataset, Dataset]) -> 
 def test_another_datasets_keyring_does_not_open_this_one(tmp_path: Path, dataset: Dataset) -> None:
     other = seal_files(tmp_path / "other", FILES, identity=dataset.identity)
     shutil.copy(other.root / KEYRING_NAME, dataset.root)
-    with pytest.raises(CommitmentError):
+    with pytest.raises(IntegrityError, match=f"is of dataset {other.sealed.dataset_id}"):
         verify(dataset.access)
 
 
