@@ -1,4 +1,4 @@
-"""torch's distributed checkpoints: loaded from a dataset, saved into the outputs folder, and loaded again from there."""
+"""torch's distributed checkpoints: loaded from a dataset, saved into the outputs folder, loaded again from there."""
 
 from pathlib import Path
 from typing import Any

@@ -29,9 +29,6 @@ from lethe.model.dataset import DatasetSource
 from lethe.model.errors import InputError
 from lethe.model.names import OUTPUTS_PATH
 
-MOST_AT_ONCE = 4 << 20
-"""A read of a whole large file goes in steps, so that it does not take its size in memory twice."""
-
 Keys = Path | tuple[tuple[int, bytes], ...] | None
 Info = dict[str, Any]
 
@@ -195,17 +192,15 @@ class _Records(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        end = self._position + min(len(view), MOST_AT_ONCE)
+        end = self._position + len(view)
         whole = end - end % self._files.record_size
-        data = self._read(whole if self._position < whole else end)
-        view[: len(data)] = data
-        return len(data)
+        length = (whole if self._position < whole else end) - self._position
+        count = self._files.read_into(self._number, view[:length], self._position)
+        self._position += count
+        return count
 
     def readall(self) -> bytes:
-        return self._read(self._size)
-
-    def _read(self, end: int) -> bytes:
-        data = self._files.read_range(self._number, self._position, max(min(end, self._size) - self._position, 0))
+        data = self._files.read_range(self._number, self._position, max(self._size - self._position, 0))
         self._position += len(data)
         return data
 
