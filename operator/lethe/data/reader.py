@@ -50,8 +50,7 @@ class EncryptedFiles(Sequence[bytes]):
 
     def __getitems__(self, items: Iterable[int]) -> list[bytes]:
         """Return several files at once."""
-        opened = self._open()
-        return [opened.read(item) for item in items]
+        return self._open().read_many(list(items))
 
     def read_into(self, item: int | str, out: bytearray | memoryview, start: int = 0) -> int:
         """Fill `out` with a file's bytes from `start`, and return how many there were: fewer at the file's end.
@@ -161,6 +160,12 @@ class _Opened:
             number, record, offset = self.index.place(file)
             return self._sources[number].read(record, offset, size)
         return _filled(size, lambda out: self._fill(file, 0, out))
+
+    def read_many(self, items: Sequence[int | str]) -> list[bytes]:
+        numbers = self.index.object_numbers
+        if self._sources.are_at_hand(numbers[self._number(item)] for item in items):
+            return [self.read(item) for item in items]
+        return self._sources.at_once(self.read, items)
 
     def read_into(self, item: int | str, start: int, out: memoryview) -> int:
         file = self._number(item)
