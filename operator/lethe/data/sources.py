@@ -9,6 +9,7 @@
 4. An object's header is checked once, before anything of it is opened.
 """
 
+import io
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from typing import Final, TypeVar
 
 from lethe.crypto.aead import TAG_BYTES, RecordCipher
 from lethe.data.access import Access
-from lethe.data.objects import open_range_into, open_record
+from lethe.data.objects import open_into, open_range_into, open_record
 from lethe.formats.header import HEADER_BYTES
 from lethe.formats.index import Index, ObjectEntry
 from lethe.formats.layout import Piece, sealed_size
@@ -53,8 +54,11 @@ class Source:
         return self._data is not None
 
     def read(self, record: int, offset: int, size: int) -> bytes:
-        """Return the plaintext of the record that begins at `offset`."""
-        return open_record(self._cipher, self._entry, record, self._sealed(offset, size + TAG_BYTES))
+        """Return `size` bytes of plaintext, whose records begin with this one, at `offset`."""
+        if size <= self._record_size:
+            return open_record(self._cipher, self._entry, record, self._sealed(offset, size + TAG_BYTES))
+        sealed = self._sealed(offset, sealed_size(size, self._record_size))
+        return filled(size, lambda out: open_into(self._cipher, self._entry, record, sealed, out, self._record_size))
 
     def read_into(self, part: Piece, skipped: int, out: memoryview) -> None:
         """Fill `out` with the plaintext of these records, from the byte `skipped`, which is of the first one."""
@@ -65,6 +69,16 @@ class Source:
         if self._data is not None:
             return self._data[offset : offset + length]
         return memoryview(self._store.get_range(self._entry.id, offset, length))
+
+
+def filled(size: int, fill: Callable[[memoryview], None]) -> bytes:
+    """Return `size` bytes that `fill` writes. BytesIO hands its own bytes out, so that they are not copied."""
+    whole = io.BytesIO()
+    whole.seek(size - 1)
+    whole.write(b"\0")
+    with whole.getbuffer() as out:
+        fill(out)
+    return whole.getvalue()
 
 
 class Sources:
