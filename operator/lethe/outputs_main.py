@@ -20,7 +20,7 @@ def main() -> None:
 
     from lethe.agents.outputs import run
     from lethe.model.agentconfig import OutputsConfig
-    from lethe.model.names import CREDENTIALS_PATH, OUTPUTS_CREDENTIALS, OUTPUTS_PATH, TERMINATION_LOG
+    from lethe.model.names import CREDENTIALS_PATH, OUTPUTS_CREDENTIALS, OUTPUTS_PATH, OUTPUTS_VARIABLE, TERMINATION_LOG
 
     parser = argparse.ArgumentParser(description="Seals a job's outputs when its training has ended.")
     parser.add_argument("--config", required=True, help="OutputsConfig as JSON")
@@ -36,7 +36,7 @@ def main() -> None:
     sys.exit(
         run(
             config,
-            folder=Path(os.environ.get("LETHE_OUTPUTS", OUTPUTS_PATH)),
+            folder=Path(os.environ.get(OUTPUTS_VARIABLE, OUTPUTS_PATH)),
             credentials=arguments.credentials if Path(arguments.credentials).is_dir() else None,
             termination_log=Path(arguments.termination_log),
         )

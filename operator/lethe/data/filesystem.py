@@ -27,7 +27,7 @@ from fsspec.spec import AbstractFileSystem
 from lethe.data.reader import EncryptedFiles, dataset_names, datasets_folder, open_dataset
 from lethe.model.dataset import DatasetSource
 from lethe.model.errors import InputError
-from lethe.model.names import OUTPUTS_PATH
+from lethe.model.names import OUTPUTS_PATH, OUTPUTS_VARIABLE
 
 Keys = Path | tuple[tuple[int, bytes], ...] | None
 Info = dict[str, Any]
@@ -115,7 +115,7 @@ class LetheFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return EncryptedFile(files, number, self._strip_protocol(path), block_size)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        outputs = os.environ.get("LETHE_OUTPUTS", OUTPUTS_PATH)
+        outputs = os.environ.get(OUTPUTS_VARIABLE, OUTPUTS_PATH)
         raise InputError(
             f"lethe:// is read-only: write results into the outputs folder {outputs}, which is sealed and uploaded"
         )

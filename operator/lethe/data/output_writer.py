@@ -16,9 +16,9 @@ from lethe.crypto.derive import random_bytes
 from lethe.data.seal import KeyPolicy, seal_folder
 from lethe.formats.header import ID_BYTES
 from lethe.model.agentconfig import OutputsConfig, OutputsMessage
+from lethe.model.names import PARTIAL_SUFFIX
 from lethe.model.resources import Storage
 
-PARTIAL_SUFFIX = ".partial"
 CHECKPOINT_METADATA = ".metadata"
 
 

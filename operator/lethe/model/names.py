@@ -66,6 +66,9 @@ CREDENTIALS_PATH: Final = "/run/lethe-credentials"
 OUTPUTS_CREDENTIALS: Final = "outputs"
 TOKEN_PATH: Final = "/run/lethe-token/token"
 OUTPUTS_PATH: Final = "/outputs"
+OUTPUTS_VARIABLE: Final = "LETHE_OUTPUTS"
+PARTIAL_SUFFIX: Final = ".partial"
+"""How names end of files that the job has not completed."""
 TERMINATION_LOG: Final = "/dev/termination-log"
 
 

@@ -34,6 +34,7 @@ from lethe.model.names import (
     LABEL_TENANT,
     OUTPUTS_CREDENTIALS,
     OUTPUTS_PATH,
+    OUTPUTS_VARIABLE,
     POD_FINALIZER,
     ROLE_TRAIN,
     JobUid,
@@ -171,7 +172,7 @@ def _training(given: TrainingPodInput, container: Manifest) -> Manifest:
         elif dataset.spec.storage.secret_ref is not None:
             mounts.append(_credentials_mount(use.name))
     if spec.outputs is not None:
-        env.append({"name": "LETHE_OUTPUTS", "value": OUTPUTS_PATH})
+        env.append({"name": OUTPUTS_VARIABLE, "value": OUTPUTS_PATH})
         mounts.append({"name": _OUTPUTS, "mountPath": OUTPUTS_PATH})
     if not _mounts(container, "/dev/shm"):
         mounts.append({"name": "lethe-shm", "mountPath": "/dev/shm"})
@@ -288,7 +289,7 @@ def _sidecar(given: TrainingPodInput, outputs: Outputs, config: OperatorConfig, 
         path = f"{CREDENTIALS_PATH}/{OUTPUTS_CREDENTIALS}"
         mounts.append({"name": _SINK, "mountPath": path, "readOnly": True})
     sidecar = _agent(CONTAINER_OUTPUTS, "lethe.outputs_main", told, mounts, config, user)
-    return {**sidecar, "restartPolicy": "Always", "env": [{"name": "LETHE_OUTPUTS", "value": OUTPUTS_PATH}]}
+    return {**sidecar, "restartPolicy": "Always", "env": [{"name": OUTPUTS_VARIABLE, "value": OUTPUTS_PATH}]}
 
 
 def _agent(
