@@ -10,8 +10,8 @@ from rich.table import Table
 
 from lethe.adapters import kube
 from lethe.adapters.kube import Kube
+from lethe.cli.posture import describe
 from lethe.decisions.conditions import find_condition
-from lethe.decisions.posture import judge
 from lethe.model.errors import LetheError, UsageError
 from lethe.model.phases import NodePhase
 from lethe.model.reasons import CONDITION_FENCED
@@ -183,7 +183,7 @@ def _describe(node: GPUNode) -> list[tuple[str, str]]:
     lines.append(("Epoch", f"{status.epoch}; GPUs {status.gpu_count}; boot {status.boot_id or 'unknown'}"))
     if status.last_receipt is not None:
         lines.append(("Receipt", f"{status.last_receipt.name} of epoch {status.last_receipt.epoch}"))
-    lines += [("Posture", line) for line in _posture(status)]
+    lines += [("Posture", line) for line in describe(status.posture)]
     return lines + [("Condition", f"{entry.type} {entry.status}: {entry.message}") for entry in status.conditions]
 
 
@@ -196,24 +196,6 @@ def _people(status: NodeStatus) -> list[tuple[str, str]]:
         who = f"tenant {before.tenant}, jobs {', '.join(before.jobs)}"
         lines.append(("Held before", f"{who}, {before.since} to {before.until}"))
     return lines
-
-
-def _posture(status: NodeStatus) -> list[str]:
-    """Return what the last scrub found: each check, and the settings about which there is none."""
-    found = status.posture
-    if found is None:
-        return ["unknown: no scrub has recorded it"]
-    lines = [
-        f"{one.check}: {one.found}, " + ("good" if one.passed else f"not good, expected {one.expected}: {one.advice}")
-        for one in judge(found)
-    ]
-    lines.append(
-        f"kernel {found.kernel or 'unknown'}, driver {found.driver or 'unknown'}, transparent huge pages "
-        f"{found.transparent_hugepages or 'unknown'}, huge pages set aside "
-        f"{'unknown' if found.hugepages is None else found.hugepages}"
-    )
-    parameters = ", ".join(f"{name}={value}" for name, value in found.driver_parameters.items())
-    return [*lines, f"driver parameters {parameters or 'unknown'}"]
 
 
 async def _await(name: str, ends: tuple[NodePhase, ...], limit: int, what: str) -> None:

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from lethe.cli.posture import describe
 from lethe.decisions.receipts import residue_bytes
 from lethe.formats.receipt import envelope_sha256, parse_envelopes, verify_chain, verify_receipt
 from lethe.formats.receiptkeys import ReceiptKeys, parse_receipt_keys
@@ -273,6 +274,7 @@ def _print_receipt(console: Console, envelope: Envelope, predicate: ReceiptPredi
         ("driver", f"{_known(report.driver)}, CUDA {_known(report.cuda)}"),
         ("driver clears on free", _known(report.driver_scrubs_on_free)),
         ("scrubber", f"{predicate.image}, Lethe {report.lethe_version}, kernels {report.ptx_sha256}"),
+        *(("posture", line) for line in describe(report.posture)),
         ("nonce", predicate.nonce),
         ("report SHA-256", predicate.report_sha256),
         ("issued", predicate.issued_at),

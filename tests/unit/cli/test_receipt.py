@@ -23,6 +23,7 @@ from tests.common.scrubs import (
     build_config,
     build_envelope,
     build_gpu,
+    build_posture,
     build_predicate,
     build_report,
     trusted_keys,
@@ -94,7 +95,7 @@ class TestFiles:
         residue = Residue(nonzero_bytes=327680, nonzero_pages=5, digest="ab")
         killed = [KilledProcess(pid=7, name="[bold]train[/bold]", pod_uid="pod-uid")]
         gpus = [build_gpu(0, residue=residue, killed=killed), build_gpu(1)]
-        report = build_report(gpus=gpus, driver_scrubs_on_free=None)
+        report = build_report(gpus=gpus, driver_scrubs_on_free=None, posture=build_posture(swap="/dev/sda2"))
         output = run("show", write_file(tmp_path / "one.json", build_envelope(SIGNER, build_predicate(report))), trust)
         for expected in (
             "NIST SP 800-88 Clear",
@@ -108,6 +109,7 @@ class TestFiles:
             "- registers",
             f"verified, Ed25519 key {SIGNER.key_id}",
             "not told",
+            "swapOff: /dev/sda2, not good, expected off",
         ):
             assert expected in output
 
