@@ -58,9 +58,12 @@ class Authority:
         _write(self.pair, key, certificate)
 
     def issue(self, file: str, *, name: str, organization: str = "", hosts: Sequence[str] = ()) -> Pair:
-        """Return the certificate kept under this file name; hosts are DNS names and IP addresses."""
+        """Return the certificate kept under this file name; hosts are DNS names and IP addresses.
+
+        One that does not name them all is replaced: a Docker engine that starts again may give nodes other addresses.
+        """
         pair = Pair(certificate=self.folder / f"{file}.crt", key=self.folder / f"{file}.key")
-        if pair.certificate.exists():
+        if pair.certificate.exists() and set(hosts) <= _hosts(pair.certificate):
             return pair
         authority_key = serialization.load_pem_private_key(self.pair.key.read_bytes(), None)
         assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
@@ -133,6 +136,16 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         not_valid_before=now - CLOCK_SKEW,
         not_valid_after=now + LIFETIME,
     )
+
+
+def _hosts(certificate: Path) -> set[str]:
+    """Return what a certificate vouches for."""
+    extensions = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {str(name.value) for name in names}
 
 
 def _general_name(host: str) -> x509.GeneralName:

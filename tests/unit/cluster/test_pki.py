@@ -47,3 +47,11 @@ def test_a_kubeconfig_holds_its_certificates_itself(authority: Authority, tmp_pa
     assert document["current-context"] == "c"
     assert document["clusters"][0]["cluster"]["server"] == "https://10.0.0.1:6443"
     assert set(document["users"][0]["user"]) == {"client-certificate-data", "client-key-data"}
+
+
+def test_a_certificate_is_kept_until_it_lacks_a_host(authority: Authority) -> None:
+    first = authority.issue("server", name="s3", hosts=["localhost", "172.18.0.2"]).certificate.read_bytes()
+    assert authority.issue("server", name="s3", hosts=["172.18.0.2"]).certificate.read_bytes() == first
+    moved = authority.issue("server", name="s3", hosts=["localhost", "172.18.0.7"]).certificate
+    names = x509.load_pem_x509_certificate(moved.read_bytes()).extensions
+    assert "172.18.0.7" in str(names.get_extension_for_class(x509.SubjectAlternativeName).value)
