@@ -1,6 +1,7 @@
 # What a developer runs. Every target says what it does as it goes; none hides a step.
 #
 #   make test                       everything: lint, unit, API server, simulation, end-to-end on a real cluster
+#   make integrations               datasets read by PyTorch, Hugging Face, pandas and pyarrow (6 GB of packages)
 #   make demo, make demo-leak       the two-tenant demo, and the same without Lethe
 #   make cluster | images | down    the test cluster by itself
 #   make mutants                    do the tests notice defects? puts each into a copy of the package
@@ -23,14 +24,15 @@ export CLUSTER KIND_NODE_IMAGE
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+INTEGRATIONS := .venv-integrations
 PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
 
-.PHONY: test lint unit apiserver simulation mutants e2e sweep soak bench-control bench-scrub bench-gpu cluster images tools down \
-	demo demo-leak venv clean
+.PHONY: test lint unit integrations apiserver simulation mutants e2e sweep soak bench-control bench-scrub bench-gpu cluster \
+	images tools down demo demo-leak venv clean
 
 # The cluster's tests mostly wait: the others run beside them. Each suite's output comes when it has ended.
 test: lint tools
-	$(MAKE) --jobs=2 --output-sync=target e2e unit apiserver simulation
+	$(MAKE) --jobs=2 --output-sync=target e2e unit integrations apiserver simulation
 
 venv: $(INSTALLED)
 
@@ -49,6 +51,15 @@ lint: venv
 
 unit: tools
 	$(PYTEST) tests/unit tests/gpu tests/vectors
+
+# PyTorch from PyPI comes with CUDA's libraries, of another version than the scrub's: hence an environment of its own.
+integrations: $(INTEGRATIONS)/installed
+	$(INTEGRATIONS)/bin/python -m pytest $(if $(K),-k '$(K)') tests/integrations
+
+$(INTEGRATIONS)/installed: pyproject.toml $(INSTALLED)
+	$(PYTHON) -m venv $(INTEGRATIONS)
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[integrations]'
+	touch $@
 
 # The fence, the schemas and the key service against a real etcd and API server, without nodes.
 apiserver: tools
@@ -104,4 +115,4 @@ demo-leak: venv
 
 # The built programs and images stay in the cache (~/.cache/lethe, or LETHE_CACHE): remove that folder to start afresh.
 clean:
-	rm -rf .venv build dist operator/*.egg-info
+	rm -rf .venv $(INTEGRATIONS) build dist operator/*.egg-info

@@ -81,9 +81,9 @@ class Dataset:
         return [self.root / entry.id for entry in self.access.load_index().objects]
 
 
-def release(dataset: Dataset, root: Path) -> Path:
+def release(dataset: Dataset, root: Path, name: str = "digits") -> Path:
     """Leave below `root` what keyfetch leaves in a pod, and return the dataset's folder."""
-    source = dataset.source
+    source = msgspec.structs.replace(dataset.source, name=name)
     folder = root / source.name
     folder.mkdir(parents=True)
     (folder / "source.json").write_bytes(msgspec.json.encode(source))

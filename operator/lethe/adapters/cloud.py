@@ -14,12 +14,14 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 
+from lethe.adapters.whole import collected
 from lethe.model.errors import (
     ConflictError,
     CredentialsError,
@@ -80,6 +82,10 @@ class CloudStore:
 
     def view(self, key: str) -> None:
         """Say that objects of a bucket have to be fetched."""
+
+    def create(self, key: str, length: int) -> AbstractContextManager[Callable[[memoryview], object]]:
+        """Give what takes the bytes of an object; they are sent together."""
+        return collected(lambda whole: self.put(key, whole), length)
 
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write a whole object, replacing what was there."""

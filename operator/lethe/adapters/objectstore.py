@@ -22,14 +22,16 @@ import hashlib
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from lethe.adapters.cloud import open_azure, open_google
 from lethe.adapters.localfiles import is_unchanging
 from lethe.adapters.s3 import BucketStore, Credentials
 from lethe.adapters.web import WebStore
+from lethe.adapters.whole import too_long, too_short
 from lethe.model.errors import (
     ConflictError,
     CredentialsError,
@@ -184,6 +186,24 @@ class FolderStore:
                 return None
             return memoryview(mmap.mmap(file.fileno(), status.st_size, mmap.MAP_SHARED, mmap.PROT_READ))
 
+    @contextlib.contextmanager
+    def create(self, key: str, length: int) -> Iterator[Callable[[memoryview], object]]:
+        """Give what takes the bytes of an object, and writes each piece at once."""
+        with self._errors(key), self._partial() as (file, temporary):
+            end = 0
+
+            def take(piece: memoryview) -> None:
+                nonlocal end
+                end += file.write(piece)
+                if end > length:
+                    raise too_long(length)
+
+            yield take
+            if end != length:
+                raise too_short(end, length)
+            _finish(file)
+            os.replace(temporary, self._path(key))
+
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write a whole object, replacing what was there."""
         with self._errors(key), self._written(data) as temporary:
@@ -228,15 +248,19 @@ class FolderStore:
 
     @contextlib.contextmanager
     def _written(self, data: bytes | bytearray | memoryview) -> Iterator[str]:
+        with self._partial() as (file, temporary):
+            file.write(data)
+            _finish(file)
+            yield temporary
+
+    @contextlib.contextmanager
+    def _partial(self) -> Iterator[tuple[BinaryIO, str]]:
+        """Give a file under another name, which is gone when something fails."""
         self._folder.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=LEFTOVER_PREFIX, dir=self._folder)
         try:
             with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            yield temporary
+                yield file, temporary
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -264,6 +288,12 @@ def _read(source: str | Mapping[str, str], names: Iterable[str]) -> tuple[dict[s
     except (OSError, UnicodeDecodeError) as error:
         raise CredentialsError(f"the credentials in folder {folder} cannot be read: {error}") from error
     return values, f"folder {source}"
+
+
+def _finish(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    os.fchmod(file.fileno(), 0o644)
 
 
 def _tag(data: bytes) -> str:

@@ -17,7 +17,8 @@ import hmac
 import os
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ssl import SSLError
@@ -26,6 +27,7 @@ from urllib.parse import quote, urlsplit
 
 import urllib3
 
+from lethe.adapters.whole import collected
 from lethe.model.errors import (
     ConflictError,
     CredentialsError,
@@ -112,6 +114,10 @@ class BucketStore:
 
     def view(self, key: str) -> None:
         """Say that objects of a bucket have to be fetched."""
+
+    def create(self, key: str, length: int) -> AbstractContextManager[Callable[[memoryview], object]]:
+        """Give what takes the bytes of an object; they are sent together."""
+        return collected(lambda whole: self.put(key, whole), length)
 
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:
         """Write a whole object, replacing what was there."""

@@ -29,9 +29,6 @@ from lethe.model.dataset import DatasetSource
 from lethe.model.errors import InputError
 from lethe.model.names import OUTPUTS_PATH
 
-MOST_AT_ONCE = 4 << 20
-"""A read of a whole large file goes in steps, so that it does not take its size in memory twice."""
-
 Keys = Path | tuple[tuple[int, bytes], ...] | None
 Info = dict[str, Any]
 
@@ -62,15 +59,10 @@ class LetheFileSystem(AbstractFileSystem):  # type: ignore[misc]
         name, below = _split(self._strip_protocol(path))
         if not name:
             return _folder("")
-        files = self._files(name)
-        if not below:
-            return _folder(name)
-        number = bisect_left(files.names, below)
-        if number < len(files) and files.names[number] == below:
-            return _file(name, files, number)
-        if next(_children(files.names, f"{below}/"), None) is not None:
-            return _folder(f"{name}/{below}")
-        raise FileNotFoundError(errno.ENOENT, f"dataset {name!r} has no such file", path)
+        files, number = self._find(name, below)
+        if number is None:
+            return _folder(f"{name}/{below}".rstrip("/"))
+        return _file(name, files, number)
 
     def exists(self, path: str, **kwargs: Any) -> bool:
         """Say whether there is such a file or folder; storage that is away is an error, not a no."""
@@ -138,12 +130,21 @@ class LetheFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return kind
 
     def _open_number(self, path: str) -> tuple[EncryptedFiles, int]:
-        found = self.info(path)
-        if found["type"] != "file":
-            raise IsADirectoryError(errno.EISDIR, "a folder has no bytes", found["name"])
-        name, below = _split(found["name"])
+        name, below = _split(self._strip_protocol(path))
+        files, number = self._find(name, below)
+        if number is None:
+            raise IsADirectoryError(errno.EISDIR, "a folder has no bytes", path)
+        return files, number
+
+    def _find(self, name: str, below: str) -> tuple[EncryptedFiles, int | None]:
+        """Return a dataset and the number of its file `below`, None for a folder; raise FileNotFoundError."""
         files = self._files(name)
-        return files, bisect_left(files.names, below)
+        number = bisect_left(files.names, below)
+        if number < len(files) and files.names[number] == below:
+            return files, number
+        if below and next(_children(files.names, f"{below}/"), None) is None:
+            raise FileNotFoundError(errno.ENOENT, f"dataset {name!r} has no such file", below)
+        return files, None
 
     def _names(self) -> list[str]:
         return dataset_names() if self._source is None else [self._source.name]
@@ -152,9 +153,9 @@ class LetheFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if self._source is not None:
             if name != self._source.name:
                 raise FileNotFoundError(errno.ENOENT, f"this filesystem has dataset {self._source.name!r} only", name)
-            return _share(self._source, self._keys, Path())
+            return _share(self._source, self._keys, "")
         try:
-            return _share(name, self._keys, datasets_folder())
+            return _share(name, self._keys, str(datasets_folder()))
         except InputError as error:
             raise FileNotFoundError(errno.ENOENT, str(error), name) from error
 
@@ -195,23 +196,21 @@ class _Records(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        end = self._position + min(len(view), MOST_AT_ONCE)
+        end = self._position + len(view)
         whole = end - end % self._files.record_size
-        data = self._read(whole if self._position < whole else end)
-        view[: len(data)] = data
-        return len(data)
+        length = (whole if self._position < whole else end) - self._position
+        count = self._files.read_into(self._number, view[:length], self._position)
+        self._position += count
+        return count
 
     def readall(self) -> bytes:
-        return self._read(self._size)
-
-    def _read(self, end: int) -> bytes:
-        data = self._files.read_range(self._number, self._position, max(min(end, self._size) - self._position, 0))
+        data = self._files.read_range(self._number, self._position, max(self._size - self._position, 0))
         self._position += len(data)
         return data
 
 
 @functools.cache
-def _share(dataset: str | DatasetSource, keys: Keys, root: Path) -> EncryptedFiles:
+def _share(dataset: str | DatasetSource, keys: Keys, root: str) -> EncryptedFiles:
     """Return this process's reader of a dataset; `root` is where its name is looked up."""
     return open_dataset(dataset, keys=dict(keys) if isinstance(keys, tuple) else keys)
 

@@ -2,7 +2,8 @@
 
 1. The plan (which bytes of which file lie where) follows from names and sizes alone. A file that is another than the
    scan found is an error, never a mixture.
-2. An object is held in memory whole, and uploaded whole; so a run holds as many objects as it has processes.
+2. Storage that takes an object only whole has it collected in memory; so a run holds at most as many objects as it has
+   processes.
 """
 
 import os
@@ -74,26 +75,28 @@ def content_digest(parts: tuple[Part, ...], record_bits: int, length: int) -> by
 
 def seal_object(state: SealState, task: SealTask) -> SealedObject:
     """Seal an object and upload it."""
-    writer = ObjectWriter(
-        state.dek,
-        dataset_id=state.dataset_id,
-        object_id=bytes.fromhex(task.object_id),
-        epoch=state.epoch,
-        record_bits=state.record_bits,
-        salt=task.salt,
-        length=task.length,
-    )
-    record_size = 1 << state.record_bits
-    buffer = memoryview(bytearray(record_size))
-    for part in task.parts:
-        _seal_part(state.root, part, writer, buffer, record_size)
-    state.place.store.put(task.object_id, writer.finish())
+    with state.place.store.create(task.object_id, task.length) as write:
+        writer = ObjectWriter(
+            write,
+            state.dek,
+            dataset_id=state.dataset_id,
+            object_id=bytes.fromhex(task.object_id),
+            epoch=state.epoch,
+            record_bits=state.record_bits,
+            salt=task.salt,
+            length=task.length,
+        )
+        record_size = 1 << state.record_bits
+        buffer = memoryview(bytearray(record_size))
+        for part in task.parts:
+            _seal_part(state.root, part, writer, buffer, record_size)
+        writer.finish()
     return SealedObject(task.number, writer.commitment, sum(part.size for part in task.parts))
 
 
 def _seal_part(root: Path, part: Part, writer: ObjectWriter, buffer: memoryview, record_size: int) -> None:
     try:
-        descriptor = os.open(root / part.file.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(f"{root}/{part.file.name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise InputError(f"{printable(part.file.name)} cannot be read: {error.strerror}") from error
     try:

@@ -1,4 +1,4 @@
-"""One data object in memory: written record by record, or opened and read.
+"""One data object: written record by record, or opened and read.
 
 1. One process writes an object, and writes it once: a writer that was copied by `fork` refuses, because two processes
    that went on with the same key and record numbers would reuse nonces.
@@ -8,6 +8,7 @@
 """
 
 import os
+from collections.abc import Callable
 
 from lethe.crypto.aead import TAG_BYTES, RecordCipher
 from lethe.crypto.derive import is_equal
@@ -18,10 +19,19 @@ from lethe.model.errors import AuthenticationError, CommitmentError, CryptoError
 
 
 class ObjectWriter:
-    """Seals the records of one data object into one buffer."""
+    """Seals the records of one data object, and hands each on. `write` has no use for it when it returns."""
 
     def __init__(
-        self, dek: bytes, *, dataset_id: bytes, object_id: bytes, epoch: int, record_bits: int, salt: bytes, length: int
+        self,
+        write: Callable[[memoryview], object],
+        dek: bytes,
+        *,
+        dataset_id: bytes,
+        object_id: bytes,
+        epoch: int,
+        record_bits: int,
+        salt: bytes,
+        length: int,
     ) -> None:
         header, self._cipher = build_header(
             dek,
@@ -33,11 +43,12 @@ class ObjectWriter:
             salt=salt,
         )
         self.commitment = header.commitment
-        self._buffer = bytearray(length)
-        self._view = memoryview(self._buffer)
-        self._view[:HEADER_BYTES] = header.encode()
-        self._end = HEADER_BYTES
+        self._write = write
+        self._length = length
         self._record_size = 1 << record_bits
+        self._buffer = memoryview(bytearray(self._record_size + TAG_BYTES))
+        write(memoryview(header.encode()))
+        self._end = HEADER_BYTES
         self.records = 0
         self._pid = os.getpid()
 
@@ -45,19 +56,18 @@ class ObjectWriter:
         """Seal one record."""
         if os.getpid() != self._pid:
             raise CryptoError("this object's writer was copied by fork: begin a new object, with a new salt")
-        end = self._end + len(plaintext) + TAG_BYTES
-        if end > len(self._buffer):
-            raise IntegrityError(f"a record does not fit: the object was planned with {len(self._buffer)} bytes")
-        self._cipher.seal_into(self.records, plaintext, self._view[self._end : end])
-        self._end = end
+        sealed = self._buffer[: len(plaintext) + TAG_BYTES]
+        if self._end + len(sealed) > self._length:
+            raise IntegrityError(f"a record does not fit: the object was planned with {self._length} bytes")
+        self._cipher.seal_into(self.records, plaintext, sealed)
+        self._write(sealed)
+        self._end += len(sealed)
         self.records += 1
 
-    def finish(self) -> bytearray:
-        """Seal the fill and return the whole object."""
-        for size in fill_sizes(len(self._buffer) - self._end, self._record_size):
+    def finish(self) -> None:
+        """Seal the fill: the object is as long as it was planned."""
+        for size in fill_sizes(self._length - self._end, self._record_size):
             self.append(bytes(size))
-        self._view.release()
-        return self._buffer
 
 
 def open_object(

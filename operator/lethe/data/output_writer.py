@@ -2,7 +2,8 @@
 
 1. Each sealing goes under `<url>/<dataset id>`: a later attempt, or another job, never overwrites an earlier result.
 2. Files and folders named `.*` or `*.partial` are not finished: they are left out and named. So are links and special
-   files; the rest of the results is not lost for them.
+   files; the rest of the results is not lost for them. `.metadata` is finished: PyTorch's distributed checkpoints give
+   their last and most needed file that name, when all is written.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from lethe.model.agentconfig import OutputsConfig, OutputsMessage
 from lethe.model.resources import Storage
 
 PARTIAL_SUFFIX = ".partial"
+CHECKPOINT_METADATA = ".metadata"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class OutputsResult:
 
 def is_unfinished(name: str) -> bool:
     """Say whether a file or folder of this name is not to be sealed."""
-    return name.startswith(".") or name.endswith(PARTIAL_SUFFIX)
+    return name != CHECKPOINT_METADATA and (name.startswith(".") or name.endswith(PARTIAL_SUFFIX))
 
 
 def seal_outputs(

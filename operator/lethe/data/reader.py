@@ -6,16 +6,15 @@
 3. Where the sealed bytes come from, and what is kept of them in memory, is `lethe.data.sources`.
 """
 
-import io
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from lethe.data.access import Access, read_keys
-from lethe.data.sources import Sources
+from lethe.data.sources import Sources, filled
 from lethe.formats.index import Index
 from lethe.formats.layout import Piece, clip
 from lethe.model.dataset import DatasetSource
@@ -50,8 +49,7 @@ class EncryptedFiles(Sequence[bytes]):
 
     def __getitems__(self, items: Iterable[int]) -> list[bytes]:
         """Return several files at once."""
-        opened = self._open()
-        return [opened.read(item) for item in items]
+        return self._open().read_many(list(items))
 
     def read_into(self, item: int | str, out: bytearray | memoryview, start: int = 0) -> int:
         """Fill `out` with a file's bytes from `start`, and return how many there were: fewer at the file's end.
@@ -150,17 +148,25 @@ class _Opened:
     def __init__(self, access: Access, cache_bytes: int) -> None:
         self.index: Index = access.load_index()
         self._sources = Sources(access, self.index, cache_bytes)
+        self._sizes = self.index.sizes
+        self._count = len(self.index)
         self._record_size = self.index.record_size
         self._long: dict[int, tuple[list[int], list[tuple[int, Piece]]]] = {}
-        """The pieces of files of several records that were read, and where each piece begins."""
+        """The pieces of long files of which parts were read, and where each piece begins."""
 
     def read(self, item: int | str) -> bytes:
         file = self._number(item)
-        size = self.index.sizes[file]
-        if size <= self._record_size:
-            number, record, offset = self.index.place(file)
-            return self._sources[number].read(record, offset, size)
-        return _filled(size, lambda out: self._fill(file, 0, out))
+        size, place = self._sizes[file], self.index.place(file)
+        if place is None:
+            return filled(size, lambda out: self._fill(file, 0, out))
+        number, record, offset = place
+        return self._sources[number].read(record, offset, size)
+
+    def read_many(self, items: Sequence[int | str]) -> list[bytes]:
+        numbers = self.index.object_numbers
+        if self._sources.are_at_hand(numbers[self._number(item)] for item in items):
+            return [self.read(item) for item in items]
+        return self._sources.at_once(self.read, items)
 
     def read_into(self, item: int | str, start: int, out: memoryview) -> int:
         file = self._number(item)
@@ -171,7 +177,7 @@ class _Opened:
     def read_range(self, item: int | str, start: int, length: int) -> bytes:
         file = self._number(item)
         length = self._length(file, start, length)
-        return _filled(length, lambda out: self._fill(file, start, out)) if length else b""
+        return filled(length, lambda out: self._fill(file, start, out)) if length else b""
 
     def _length(self, file: int, start: int, length: int) -> int:
         if start < 0 or length < 0:
@@ -181,9 +187,9 @@ class _Opened:
     def _number(self, item: int | str) -> int:
         if isinstance(item, str):
             return self.index.find(item)
-        number = item + len(self.index) if item < 0 else item
-        if not 0 <= number < len(self.index):
-            raise IndexError(f"file {item} of a dataset of {len(self.index)} files")
+        number = item + self._count if item < 0 else item
+        if not 0 <= number < self._count:
+            raise IndexError(f"file {item} of a dataset of {self._count} files")
         return number
 
     def _fill(self, file: int, start: int, out: memoryview) -> None:
@@ -205,13 +211,3 @@ class _Opened:
                 return found
             self._long[file] = found
         return self._long[file]
-
-
-def _filled(size: int, fill: Callable[[memoryview], None]) -> bytes:
-    """Return `size` bytes that `fill` writes. BytesIO hands its own bytes out, so that they are not copied."""
-    whole = io.BytesIO()
-    whole.seek(size - 1)
-    whole.write(b"\0")
-    with whole.getbuffer() as out:
-        fill(out)
-    return whole.getvalue()

@@ -217,20 +217,22 @@ def _reseal(
 def _reseal_object(state: _State, task: _Task) -> _Resealed:
     entry, record_size = task.entry, 1 << state.record_bits
     cipher, data = state.access.fetch(entry, state.record_bits)
-    writer = ObjectWriter(
-        state.dek,
-        dataset_id=bytes.fromhex(state.access.dataset_id),
-        object_id=bytes.fromhex(task.object_id),
-        epoch=state.epoch,
-        record_bits=state.record_bits,
-        salt=task.salt,
-        length=entry.length,
-    )
-    end = HEADER_BYTES
-    for piece in task.pieces:
-        for number, size in enumerate(record_sizes(piece.size, record_size), start=piece.record):
-            begin, end = end, end + size + TAG_BYTES
-            writer.append(open_record(cipher, entry, number, data[begin:end]))
-    verify_fill(cipher, entry, data, end, record_size)
-    state.access.store.put(task.object_id, writer.finish())
+    with state.access.store.create(task.object_id, entry.length) as write:
+        writer = ObjectWriter(
+            write,
+            state.dek,
+            dataset_id=bytes.fromhex(state.access.dataset_id),
+            object_id=bytes.fromhex(task.object_id),
+            epoch=state.epoch,
+            record_bits=state.record_bits,
+            salt=task.salt,
+            length=entry.length,
+        )
+        end = HEADER_BYTES
+        for piece in task.pieces:
+            for number, size in enumerate(record_sizes(piece.size, record_size), start=piece.record):
+                begin, end = end, end + size + TAG_BYTES
+                writer.append(open_record(cipher, entry, number, data[begin:end]))
+        verify_fill(cipher, entry, data, end, record_size)
+        writer.finish()
     return _Resealed(task.number, writer.commitment, sum(piece.size for piece in task.pieces))

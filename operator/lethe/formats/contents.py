@@ -35,7 +35,11 @@ class Contents:
         index, offset, record = self._index, HEADER_BYTES, 0
         entry = index.objects[number]
         for file in self._files[number]:
-            piece = next(piece for found, piece in index.pieces(file) if found == number)
+            whole = index.place(file)
+            if whole is not None and whole[0] == number:
+                piece = Piece(file, 0, index.sizes[file], whole[2], whole[1])
+            else:
+                piece = next(piece for found, piece in index.pieces(file) if found == number)
             if (piece.offset, piece.record) != (offset, record):
                 raise DatasetIndexError(f"{index.names[file]!r} does not begin where the file before it ends")
             offset += sealed_size(piece.size, index.record_size)

@@ -134,12 +134,17 @@ class Index:
                 return
             number, offset, record = number + 1, HEADER_BYTES, 0
 
-    def place(self, file: int) -> tuple[int, int, int]:
-        """Return object number, record number and offset of a file that is one record; raise DatasetIndexError."""
-        number, record, offset = self.object_numbers[file], self.first_records[file], self.offsets[file]
-        entry = self._object(file, number)
-        if record >= entry.records or not HEADER_BYTES <= offset <= entry.length - TAG_BYTES - self.sizes[file]:
-            raise self._misplaced(file, entry)
+    def place(self, file: int) -> tuple[int, int, int] | None:
+        """Return object number, record number and offset of a file that lies in one object, None for any other."""
+        size, number, record, offset = (
+            self.sizes[file],
+            self.object_numbers[file],
+            self.first_records[file],
+            self.offsets[file],
+        )
+        entry, count = self._object(file, number), -(-size >> self.record_bits) or 1
+        if record + count > entry.records or not HEADER_BYTES <= offset <= entry.length - size - TAG_BYTES * count:
+            return None
         return number, record, offset
 
     def _misplaced(self, file: int, entry: ObjectEntry) -> DatasetIndexError:

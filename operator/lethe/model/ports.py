@@ -3,7 +3,8 @@
 Each Protocol has a real adapter and, in tests, a fake that passes the same contract tests.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -28,6 +29,13 @@ class ObjectStore(Protocol):
 
     def view(self, key: str) -> memoryview | None:
         """Return a whole object without copying it, or None where that is not possible or its bytes could change."""
+        ...
+
+    def create(self, key: str, length: int) -> AbstractContextManager[Callable[[memoryview], object]]:
+        """Give what takes the bytes of an object, `length` in all, piece by piece; with the last one it is there.
+
+        Left early or by an exception, nothing is there. A piece may be changed as soon as it was taken.
+        """
         ...
 
     def put(self, key: str, data: bytes | bytearray | memoryview) -> None:

@@ -85,6 +85,28 @@ class TestContract:
         assert store.get_range("a", 299_000, 1000) == data[299_000:]
         assert sorted(store.list()) == [("a", 300_000), ("empty", 0)]
 
+    def test_what_was_created_piece_by_piece_is_there(self, store: ObjectStore) -> None:
+        data, piece = os.urandom(70_000), memoryview(bytearray(1000))
+        store.put("a", b"before")
+        with store.create("a", len(data)) as write:
+            for start in range(0, len(data), 1000):
+                piece[:] = data[start : start + 1000]
+                write(piece)
+            assert store.get("a") == b"before"
+        assert store.get("a") == data
+        with store.create("empty", 0):
+            pass
+        assert store.get("empty") == b""
+
+    @pytest.mark.parametrize("size", [9, 11])
+    def test_an_object_of_another_length_than_was_said_is_not_there(self, store: ObjectStore, size: int) -> None:
+        with pytest.raises(StorageError, match="of 10 bytes"), store.create("a", 10) as write:
+            write(memoryview(bytes(size)))
+        with pytest.raises(ValueError, match="mine"), store.create("a", 10) as write:
+            write(memoryview(bytes(10)))
+            raise ValueError("mine")
+        assert list(store.list()) == []
+
     def test_put_replaces_and_put_new_does_not(self, store: ObjectStore) -> None:
         store.put_new("a", b"1")
         with pytest.raises(StorageError, match="is there already"):

@@ -105,6 +105,19 @@ class TestNames:
             filesystem.open("digits/b")
 
 
+def recorded(read: Callable[..., Any], ranges: list[tuple[int, int]]) -> Callable[..., Any]:
+    """Return a method of EncryptedFiles that notes which bytes it gave."""
+
+    def call(files: EncryptedFiles, item: int, *arguments: Any) -> Any:
+        result = read(files, item, *arguments)
+        start, count = (arguments[1], result) if isinstance(result, int) else (arguments[0], len(result))
+        if count:
+            ranges.append((start, start + count))
+        return result
+
+    return call
+
+
 class TestBytes:
     def test_every_file_reads_as_it_was_sealed(self, filesystem: LetheFileSystem) -> None:
         assert filesystem.cat(filesystem.find("lethe://digits")) == {f"digits/{name}": FILES[name] for name in FILES}
@@ -172,14 +185,8 @@ class TestBytes:
         self, filesystem: LetheFileSystem, monkeypatch: pytest.MonkeyPatch, step: int, block_size: int | None
     ) -> None:
         ranges: list[tuple[int, int]] = []
-        read_range = EncryptedFiles.read_range
-
-        def record(files: EncryptedFiles, item: int, start: int, length: int) -> bytes:
-            if length:
-                ranges.append((start, start + length))
-            return read_range(files, item, start, length)
-
-        monkeypatch.setattr(EncryptedFiles, "read_range", record)
+        for name in ("read_range", "read_into"):
+            monkeypatch.setattr(EncryptedFiles, name, recorded(getattr(EncryptedFiles, name), ranges))
         with filesystem.open("digits/b/many", block_size=block_size) as file:
             assert b"".join(iter(lambda: file.read(step), b"")) == FILES["b/many"]
         opened = [number for start, end in ranges for number in range(start // RECORD, -(-end // RECORD))]

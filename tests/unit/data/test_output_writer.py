@@ -36,14 +36,20 @@ def unsealed(message: OutputsMessage, identity: PrivateKey, target: Path) -> dic
 
 def test_finished_files_are_sealed_to_every_recipient(tmp_path: Path) -> None:
     config = config_for(tmp_path)
-    files = {"model.pt": b"weights", "logs/train.txt": b"loss"}
-    unfinished = {"model.pt.partial": b"", ".tmp/x": b"", "logs/.lock": b"", "half.partial/y": b""}
+    files = {"model.pt": b"weights", "logs/train.txt": b"loss", "step-9/.metadata": b"complete"}
+    unfinished = {
+        "model.pt.partial": b"",
+        ".tmp/x": b"",
+        "logs/.lock": b"",
+        "step-9/.metadata.tmp": b"",
+        "half.partial/y": b"",
+    }
     write_tree(tmp_path / "outputs", files | unfinished)
     (tmp_path / "outputs/latest").symlink_to("model.pt")
     result = seal_outputs(tmp_path / "outputs", config.storage, None, config)
-    assert (result.message.files, result.message.bytes) == (2, 11)
+    assert (result.message.files, result.message.bytes) == (3, 19)
     assert set(result.left_out) == {
-        "model.pt.partial", ".tmp/", "logs/.lock", "half.partial/", "latest is a symbolic link",
+        "model.pt.partial", ".tmp/", "logs/.lock", "step-9/.metadata.tmp", "half.partial/", "latest is a symbolic link",
     }  # fmt: skip
     assert unsealed(result.message, SERVICE, tmp_path / "one") == files
     assert unsealed(result.message, RECOVERY, tmp_path / "two") == files

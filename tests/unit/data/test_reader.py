@@ -258,8 +258,16 @@ def test_a_child_goes_on_reading_after_fork(pod: Path) -> None:
 
 
 def test_a_writer_that_was_copied_by_fork_refuses() -> None:
+    taken: list[bytes] = []
     writer = ObjectWriter(
-        bytes(32), dataset_id=bytes(16), object_id=bytes(16), epoch=1, record_bits=12, salt=bytes(32), length=1000
+        lambda sealed: taken.append(bytes(sealed)),
+        bytes(32),
+        dataset_id=bytes(16),
+        object_id=bytes(16),
+        epoch=1,
+        record_bits=12,
+        salt=bytes(32),
+        length=1000,
     )
     writer.append(b"parent")
 
@@ -270,4 +278,5 @@ def test_a_writer_that_was_copied_by_fork_refuses() -> None:
 
     assert holds_after_fork(is_refused)
     writer.append(b"parent goes on")
-    assert len(writer.finish()) == 1000
+    writer.finish()
+    assert len(b"".join(taken)) == 1000

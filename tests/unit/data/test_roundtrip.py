@@ -2,6 +2,8 @@
 
 import os
 import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -176,16 +178,16 @@ def test_a_file_that_changes_while_it_is_sealed_is_an_error_and_leaves_nothing(t
 def test_an_upload_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lethe.adapters.objectstore import FolderStore
 
-    whole, writes = FolderStore.put, 0
+    create, begun = FolderStore.create, 0
 
-    def put(self: FolderStore, key: str, data: bytes) -> None:
-        nonlocal writes
-        writes += 1
-        if writes == 3:
+    def create_two(self: FolderStore, key: str, length: int) -> AbstractContextManager[Callable[[memoryview], object]]:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
             raise StorageError("the disk is full")
-        whole(self, key, data)
+        return create(self, key, length)
 
-    monkeypatch.setattr(FolderStore, "put", put)
+    monkeypatch.setattr(FolderStore, "create", create_two)
     with pytest.raises(StorageError, match="disk is full"):
         seal_files(tmp_path, {"huge": content(23 * RECORD)})
     assert read_tree(tmp_path / "sealed") == {}
