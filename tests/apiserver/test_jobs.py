@@ -78,6 +78,7 @@ REFUSED_BY_SCHEMA: dict[str, tuple[Change, str]] = {
         "lethe key generate",
     ),
     "other scheme of storage": (lambda j: outputs(j)["storage"].update(url="ftp://x"), "s3://"),
+    "a web server as storage": (lambda j: outputs(j)["storage"].update(url="https://data.example/x"), "web server"),
     "storage out of its folder": (lambda j: outputs(j)["storage"].update(url="s3://acme/../globex"), "'..'"),
     "plain http": (lambda j: outputs(j)["storage"].update(endpoint="http://s3.example"), "https"),
     "no PEM": (lambda j: outputs(j)["storage"].update(caBundle="x"), "PEM"),

@@ -41,7 +41,7 @@ RECIPES = (
     Recipe(
         reference="localhost/lethe:dev",
         containerfile=PROJECT / "images" / "Containerfile",
-        requirements=("lethe-operator[operator,keyservice,scrub,data]",),
+        requirements=("lethe-operator[operator,keyservice,scrub,data,clouds]",),
         with_lethe=True,
     ),
     Recipe(

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +13,13 @@ import pytest
 
 from lethe.model.resources import Storage
 from tests.cluster.tools import bin_folder
-from tests.cluster.waiting import until
 from tests.common.certificates import Authority
+from tests.common.servers import free_port, running_server
 
 ACCESS, SECRET = "tester", "not-a-real-secret"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
 BUCKET = "acme"
 VARIABLE = "LETHE_VERSITYGW"
-START_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def versitygw(folder: Path) -> Iterator[Server]:
     program, authority = find_versitygw(), Authority()
     authority.write_server(folder / "tls")
     (folder / "objects" / BUCKET).mkdir(parents=True)
-    port = _free_port()
+    port = free_port()
     command = [
         program,
         "--port",
@@ -59,44 +56,13 @@ def versitygw(folder: Path) -> Iterator[Server]:
         "--key",
         f"{folder}/tls/tls.key",
     ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--quiet", "posix", f"{folder}/objects"],
-            env={"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        _wait_for(port, process, folder / "log")
+    with running_server(
+        [*command, "--quiet", "posix", f"{folder}/objects"],
+        port,
+        folder / "log",
+        {"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET},
+    ):
         yield Server(f"https://127.0.0.1:{port}", authority.pem)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    until(
-        lambda: _listens(port) or process.poll() is not None,
-        what="versitygw to start",
-        seconds=START_SECONDS,
-        hint=f"Its log is {log}.",
-    )
-    if process.poll() is not None:
-        raise RuntimeError(f"versitygw did not start: {log.read_text(errors='replace')}")
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 @dataclass
@@ -153,4 +119,4 @@ class ScriptedServer:
 
 def unused_endpoint() -> str:
     """Return an address where nobody listens."""
-    return f"https://127.0.0.1:{_free_port()}"
+    return f"https://127.0.0.1:{free_port()}"

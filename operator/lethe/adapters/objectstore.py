@@ -1,10 +1,19 @@
-"""Object storage behind `lethe.model.ports.ObjectStore`: a folder (`file:///path`) or a bucket (`s3://bucket/prefix`).
+"""Object storage behind `lethe.model.ports.ObjectStore`, by the scheme of its URL.
+
+| URL | what | credentials |
+|---|---|---|
+| file:///path | a folder | |
+| s3://bucket/prefix | S3 | AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN |
+| gs://bucket/prefix | Google Cloud Storage | GOOGLE_APPLICATION_CREDENTIALS: a service account's key (JSON) |
+| abfss://container@account.dfs.core.windows.net/prefix | Azure Blob Storage | one of `AZURE_WAYS` |
+| https://host/folder | a web server, read only | |
 
 1. Credentials are what the caller names: a folder with one file per key, as Kubernetes mounts a Secret, or a mapping.
    The environment is never searched, so a pod uses the Secret that its owner meant, or none.
 2. Every failure is of the StorageError family, or UnavailableError when a later attempt may succeed. The message names
    the object and what to check; secrets are in no message.
-3. A store may be used after `fork`, and by several threads: data loaders do both.
+3. A store may be used by several threads; and after `fork`, which data loaders do, but for gs:// and abfss://, which
+   say so (`lethe.adapters.cloud`).
 """
 
 import contextlib
@@ -18,8 +27,10 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from lethe.adapters.cloud import open_azure, open_google
 from lethe.adapters.localfiles import is_unchanging
 from lethe.adapters.s3 import BucketStore, Credentials
+from lethe.adapters.web import WebStore
 from lethe.adapters.whole import too_long, too_short
 from lethe.model.errors import (
     ConflictError,
@@ -35,6 +46,24 @@ from lethe.model.resources import Storage
 ACCESS_KEY = "AWS_ACCESS_KEY_ID"
 SECRET_KEY = "AWS_SECRET_ACCESS_KEY"
 SESSION_TOKEN = "AWS_SESSION_TOKEN"
+SERVICE_ACCOUNT = "GOOGLE_APPLICATION_CREDENTIALS"
+AZURE_HOST = ".dfs.core.windows.net"
+AZURE_WAYS = (
+    {"AZURE_STORAGE_KEY": "account_key"},
+    {"AZURE_STORAGE_SAS_TOKEN": "sas_key"},
+    {"AZURE_TENANT_ID": "tenant_id", "AZURE_CLIENT_ID": "client_id", "AZURE_CLIENT_SECRET": "client_secret"},
+)
+"""Names of credentials, and of the settings of obstore that they are: one of these ways is complete."""
+CREDENTIAL_NAMES = {
+    "s3": (ACCESS_KEY, SECRET_KEY, SESSION_TOKEN),
+    "gs": (SERVICE_ACCOUNT,),
+    "abfss": tuple(name for way in AZURE_WAYS for name in way),
+}
+"""By scheme of the URL."""
+URLS = (
+    "s3://bucket/prefix, gs://bucket/prefix, abfss://container@account.dfs.core.windows.net/prefix, "
+    "https://host/folder (read only) or file:///absolute/path"
+)
 
 
 def open_store(storage: Storage, credentials: str | Mapping[str, str] | None) -> ObjectStore:
@@ -43,32 +72,79 @@ def open_store(storage: Storage, credentials: str | Mapping[str, str] | None) ->
     `credentials` is a folder, a mapping, or None for storage that asks for none.
     """
     url = urlsplit(storage.url)
+    prefix = unquote(url.path).strip("/")
     if url.scheme == "file" and url.netloc in ("", "localhost") and url.path.startswith("/"):
         return FolderStore(Path(unquote(url.path)))
-    if url.scheme == "s3" and url.netloc and not url.query and not url.fragment:
-        return BucketStore(
-            bucket=url.netloc,
-            prefix=unquote(url.path).strip("/"),
-            endpoint=storage.endpoint,
-            region=storage.region,
-            ca_bundle=storage.ca_bundle,
-            credentials=read_credentials(credentials),
-        )
-    raise InputError(f"storage URL {storage.url!r} is not supported: use s3://bucket/prefix or file:///absolute/path")
+    if url.netloc and not url.query and not url.fragment:
+        if url.scheme == "s3":
+            return BucketStore(
+                bucket=url.netloc,
+                prefix=prefix,
+                endpoint=storage.endpoint,
+                region=storage.region,
+                ca_bundle=storage.ca_bundle,
+                credentials=read_credentials(credentials),
+            )
+        if url.scheme == "gs":
+            return open_google(
+                url=storage.url,
+                bucket=url.netloc,
+                prefix=prefix,
+                endpoint=storage.endpoint,
+                ca_bundle=storage.ca_bundle,
+                service_account=read_service_account(credentials),
+            )
+        if url.scheme == "abfss" and url.username and (url.hostname or "").endswith(AZURE_HOST):
+            return open_azure(
+                url=storage.url,
+                account=(url.hostname or "").removesuffix(AZURE_HOST),
+                container=url.username,
+                prefix=prefix,
+                endpoint=storage.endpoint,
+                ca_bundle=storage.ca_bundle,
+                credentials=read_azure_credentials(credentials),
+            )
+        if url.scheme == "https" and "@" not in url.netloc:
+            return WebStore(origin=f"https://{url.netloc}", folder=prefix, ca_bundle=storage.ca_bundle)
+    raise InputError(f"storage URL {storage.url!r} is not supported: use {URLS}")
 
 
 def read_credentials(source: str | Mapping[str, str] | None) -> Credentials | None:
-    """Return the credentials in a folder or mapping; raise CredentialsError when a key is missing."""
+    """Return the credentials of S3 in a folder or mapping; raise CredentialsError when a key is missing."""
     if not source:
         return None
-    if isinstance(source, str):
-        values, place = _read_folder(Path(source)), f"folder {source}"
-    else:
-        values, place = dict(source), "the credentials"
+    values, place = _read(source, CREDENTIAL_NAMES["s3"])
     for key in (ACCESS_KEY, SECRET_KEY):
         if not values.get(key):
             raise CredentialsError(f"{place} has no {key}: the storage Secret needs {ACCESS_KEY} and {SECRET_KEY}")
     return Credentials(values[ACCESS_KEY], values[SECRET_KEY], values.get(SESSION_TOKEN) or None)
+
+
+def read_service_account(source: str | Mapping[str, str] | None) -> str | None:
+    """Return the key of a Google service account, as JSON; raise CredentialsError when there is none."""
+    if not source:
+        return None
+    values, place = _read(source, CREDENTIAL_NAMES["gs"])
+    key = values.get(SERVICE_ACCOUNT, "")
+    if not key:
+        raise CredentialsError(f"{place} has no {SERVICE_ACCOUNT}: the storage Secret needs a service account's key")
+    if not key.startswith("{"):
+        raise CredentialsError(
+            f"{SERVICE_ACCOUNT} of {place} is not a service account's key: put the JSON itself there"
+        )
+    return key
+
+
+def read_azure_credentials(source: str | Mapping[str, str] | None) -> dict[str, str]:
+    """Return obstore's settings for the credentials in a folder or mapping; raise CredentialsError when none are."""
+    if not source:
+        return {}
+    values, place = _read(source, CREDENTIAL_NAMES["abfss"])
+    for way in AZURE_WAYS:
+        if all(values.get(name) for name in way):
+            return {setting: values[name] for name, setting in way.items()}
+    ways = "; or ".join(" and ".join(way) for way in AZURE_WAYS)
+    raise CredentialsError(f"{place} has no credentials for Azure: the storage Secret needs {ways}")
 
 
 class FolderStore:
@@ -201,15 +277,17 @@ class FolderStore:
             raise StorageError(f"object {key} in {self._folder}: {error.strerror}") from error
 
 
-def _read_folder(folder: Path) -> dict[str, str]:
+def _read(source: str | Mapping[str, str], names: Iterable[str]) -> tuple[dict[str, str], str]:
+    """Return the values that are there, and what to call their place."""
+    if not isinstance(source, str):
+        return dict(source), "the credentials"
+    folder = Path(source)
     try:
-        return {
-            key: (folder / key).read_text(encoding="utf-8").strip()
-            for key in (ACCESS_KEY, SECRET_KEY, SESSION_TOKEN)
-            if (folder / key).is_file()
-        }
-    except OSError as error:
-        raise CredentialsError(f"the credentials in folder {folder} cannot be read: {error.strerror}") from error
+        found = {name: folder / name for name in names}
+        values = {name: path.read_text(encoding="utf-8").strip() for name, path in found.items() if path.is_file()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise CredentialsError(f"the credentials in folder {folder} cannot be read: {error}") from error
+    return values, f"folder {source}"
 
 
 def _finish(file: BinaryIO) -> None:

@@ -159,9 +159,8 @@ class BucketStore:
         body: bytes | bytearray | memoryview = b"",
         limit: int | None = None,
         precondition: LetheError | None = None,
-    ) -> "_Response":
-        path = f"/{self._bucket}" if key is None else f"/{self._bucket}/{self._prefix}{key}"
-        path = quote(path, safe="/-_.~")
+    ) -> "Response":
+        path = quote(self._path(key), safe="/-_.~")
         payload_hash = self._payload_hash(body)
         failure = ""
         for attempt in range(ATTEMPTS):
@@ -197,7 +196,7 @@ class BucketStore:
         payload_hash: str,
         key: str | None,
         limit: int | None,
-    ) -> "_Response":
+    ) -> "Response":
         encoded = "&".join(f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query))
         signed = self._sign(method, path, encoded, payload_hash, datetime.now(UTC))
         answer = self._connections().request(
@@ -221,7 +220,7 @@ class BucketStore:
             answer.close()
             raise
         answer.release_conn()
-        return _Response(answer.status, answer.headers, data)
+        return Response(answer.status, answer.headers, data)
 
     def _connections(self) -> urllib3.PoolManager:
         if self._pool is None or self._pid != os.getpid():
@@ -272,7 +271,7 @@ class BucketStore:
         )
         return headers
 
-    def _refusal(self, response: "_Response", key: str | None) -> StorageError | IntegrityError:
+    def _refusal(self, response: "Response", key: str | None) -> StorageError | IntegrityError:
         name, code = self._name(key), response.code
         if response.status in (401, 403) or code in _WRONG_CREDENTIALS:
             who = f"access key {self._credentials.access_key}" if self._credentials else "a request without credentials"
@@ -294,11 +293,16 @@ class BucketStore:
             f"storage refuses the request for {name}: {response.status} {code} {response.message}".rstrip()
         )
 
+    def _path(self, key: str | None) -> str:
+        return f"/{self._bucket}" if key is None else f"/{self._bucket}/{self._prefix}{key}"
+
     def _name(self, key: str | None) -> str:
         return f"s3://{self._bucket}/{self._prefix}{key or ''}"
 
 
-class _Response:
+class Response:
+    """An answer, read to its end."""
+
     def __init__(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
         self.status = status
         self.headers = headers

@@ -4,7 +4,8 @@
    key is always a file, so that its owner can open the dataset without anybody's help.
 2. The others need what pins the dataset: its manifest, the job whose outputs it is, or storage URL, dataset id and
    index; and whatever reads or rewrites keys needs a private key (`--identity`).
-3. Storage credentials are `--credentials-dir`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment.
+3. Storage credentials are `--credentials-dir`, or those of the environment, by the names in
+   `lethe.adapters.objectstore`.
 """
 
 import typer

@@ -45,7 +45,6 @@ def info(target: Target, identity: OptionalIdentity = None, output_format: Outpu
     """Say what a dataset is: its id, keys and recipients, and with --identity its files and sizes."""
     store = target.place.store
     keyring, _ = read_keyring(store, target.dataset_id)
-    lengths = dict(store.list())
     facts: dict[str, Any] = {
         "datasetId": target.dataset_id,
         "url": target.storage.url,
@@ -53,12 +52,13 @@ def info(target: Target, identity: OptionalIdentity = None, output_format: Outpu
         "epochs": keyring.epochs(),
         "recipients": [recipient.name for recipient in list_recipients(keyring)],
     }
-    if identity is None:
+    if identity is not None:
+        access = Access(target.place, target.dataset_id, target.pin, open_keyring(keyring, read_identity(identity)))
+        facts |= _sizes(access.load_index())
+    elif not target.storage.url.startswith("https://"):
+        lengths = dict(store.list())
         objects = [key for key in lengths if key not in (KEYRING_NAME, target.pin.object)]
         facts |= {"objects": len(objects), "storedBytes": sum(lengths.values())}
-    else:
-        access = Access(target.place, target.dataset_id, target.pin, open_keyring(keyring, read_identity(identity)))
-        facts |= _sizes(access.load_index(), lengths.get(target.pin.object, 0) + lengths.get(KEYRING_NAME, 0))
     if output_format == "json":
         print(msgspec.json.format(msgspec.json.encode(facts)).decode())
         return
@@ -84,8 +84,8 @@ _LABELS = {
 }
 
 
-def _sizes(index: Index, other_bytes: int) -> dict[str, Any]:
-    stored = sum(entry.length for entry in index.objects) + other_bytes
+def _sizes(index: Index) -> dict[str, Any]:
+    stored = sum(entry.length for entry in index.objects)
     content = sum(sealed_size(size, index.record_size) for size in index.sizes)
     return {
         "files": len(index),

@@ -57,7 +57,7 @@ RecoveryKeys = Annotated[
 
 def seal(
     folder: Annotated[Path, typer.Argument(help="Folder whose files are sealed.")],
-    url: Annotated[str, typer.Argument(help="Empty prefix: s3://bucket/prefix or file:///path.")],
+    url: Annotated[str, typer.Argument(help="Empty prefix: s3://…, gs://…, abfss://… or file:///path.")],
     name: Annotated[str, typer.Option(help="Name of the EncryptedDataset.")],
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the EncryptedDataset.")],
     tenant: Annotated[str, typer.Option(help="Tenant that owns the namespace.")],
@@ -93,7 +93,7 @@ def seal(
         ca_bundle=read_ca(ca_file),
         secret_ref=SecretRef(name=secret_ref) if secret_ref else None,
     )
-    credentials = find_credentials(credentials_dir)
+    credentials = find_credentials(credentials_dir, storage.url)
     path = journal_path("seal", storage, folder)
     if abandon:
         with open_journal(path) as journal:

@@ -15,7 +15,7 @@ import msgspec
 import typer
 import yaml
 
-from lethe.adapters.objectstore import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
+from lethe.adapters.objectstore import CREDENTIAL_NAMES, SERVICE_ACCOUNT
 from lethe.cli.key import read_identity
 from lethe.data.access import Access, Place
 from lethe.formats.index import check_pin
@@ -25,10 +25,15 @@ from lethe.model.resources import EncryptedDataset, IndexPin, SecureTrainingJob,
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
-Endpoint = Annotated[str | None, typer.Option(help="https://host[:port] of the S3 server; default: AWS.")]
+Endpoint = Annotated[
+    str | None, typer.Option(help="https://host:port of the storage server; default: that of AWS, Google or Azure.")
+]
 Region = Annotated[str | None, typer.Option(help="Region of the S3 server.")]
 CaFile = Annotated[Path | None, typer.Option(help="PEM certificates that vouch for the endpoint.")]
-CredentialsDir = Annotated[Path | None, typer.Option(help="Folder with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")]
+CredentialsDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with a file per credential, such as AWS_ACCESS_KEY_ID; default: the environment."),
+]
 Identity = Annotated[Path, typer.Option("--identity", "-i", help="Private key file of `lethe key generate`.")]
 OptionalIdentity = Annotated[
     Path | None, typer.Option("--identity", "-i", help="Private key file of `lethe key generate`.")
@@ -100,7 +105,7 @@ def _find_target(
     check_pin(target.pin, target.dataset_id)
     changes = {"endpoint": endpoint, "region": region, "ca_bundle": read_ca(ca_file)}
     storage = msgspec.structs.replace(target.storage, **{key: value for key, value in changes.items() if value})
-    return replace(target, storage=storage, credentials=find_credentials(credentials_dir))
+    return replace(target, storage=storage, credentials=find_credentials(credentials_dir, storage.url))
 
 
 def _from_manifest(path: Path) -> Target:
@@ -140,10 +145,18 @@ async def _read_job(namespace: str, name: str) -> SecureTrainingJob | None:
     return None if item is None else msgspec.convert(item, SecureTrainingJob)
 
 
-def find_credentials(folder: Path | None) -> str | dict[str, str] | None:
+def find_credentials(folder: Path | None, url: str) -> str | dict[str, str] | None:
+    """Return the folder with credentials, or those that the environment has for storage of this kind."""
     if folder is not None:
         return str(folder)
-    found = {key: os.environ[key] for key in (ACCESS_KEY, SECRET_KEY, SESSION_TOKEN) if os.environ.get(key)}
+    names = CREDENTIAL_NAMES.get(url.partition("://")[0], ())
+    found = {name: os.environ[name] for name in names if os.environ.get(name)}
+    path = found.get(SERVICE_ACCOUNT, "{")
+    if not path.startswith("{"):
+        try:
+            found[SERVICE_ACCOUNT] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{SERVICE_ACCOUNT} is {path}, which cannot be read: {error}") from error
     return found or None
 
 

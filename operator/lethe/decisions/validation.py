@@ -173,8 +173,8 @@ def _check_secrets(snapshot: Snapshot, job: SecureTrainingJob) -> None:
         if (namespace, name) in snapshot.missing_secrets:
             raise ResourceError(
                 reasons.SECRET_NOT_FOUND,
-                f"Secret {name} is not in namespace {namespace}: it must hold AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY",
+                f"Secret {name} is not in namespace {namespace}: it must hold the credentials of the storage, such as "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             )
 
 

@@ -12,4 +12,4 @@ class DatasetSource(Resource, frozen=True, kw_only=True):
     index: IndexPin
     storage: Storage
     credentials: str = ""
-    """Folder with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; empty for storage without credentials."""
+    """Folder with a file per credential, such as AWS_ACCESS_KEY_ID; empty for storage without credentials."""

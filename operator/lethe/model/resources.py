@@ -66,7 +66,7 @@ class SecretRef(Resource, frozen=True, kw_only=True):
 class Storage(Resource, frozen=True, kw_only=True):
     """Where objects lie, and how to reach them.
 
-    The Secret's keys are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, optionally, AWS_SESSION_TOKEN.
+    The Secret's keys are the names of credentials in `lethe.adapters.objectstore`.
     """
 
     url: str

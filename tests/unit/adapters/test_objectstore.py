@@ -1,13 +1,17 @@
 """One contract for every store, then what is particular to folders and to S3."""
 
+import json
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from lethe.adapters import s3
+from lethe.adapters import cloud, objectstore, s3
+from lethe.adapters.cloud import CloudStore
 from lethe.adapters.objectstore import open_store, read_credentials
 from lethe.crypto.hpke import PrivateKey
 from lethe.data.access import Access, Place
@@ -26,14 +30,18 @@ from lethe.model.errors import (
 )
 from lethe.model.ports import ObjectStore
 from lethe.model.resources import Storage
-from tests.common.datasets import OBJECT, RECORD, content, policy_for, read_tree, write_tree
+from tests.common.certificates import Authority
+from tests.common.cloud_servers import CloudServer, azurite, memory_google
+from tests.common.datasets import OBJECT, RECORD, content, policy_for, read_tree, seal_files, write_tree
 from tests.common.forks import holds_after_fork
+from tests.common.memory_s3 import MemoryS3
 from tests.common.s3 import ACCESS, BUCKET, CREDENTIALS, Answer, ScriptedServer, Server, unused_endpoint, versitygw
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(cloud, "FIRST_PAUSE", timedelta(milliseconds=1))
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +50,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudServer]:
+    with azurite(tmp_path_factory.mktemp("azure")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[CloudServer]:
+    with memory_google() as running:
+        yield running
+
+
+@pytest.fixture(params=["folder", "s3", "google", "azure"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "folder":
         return open_store(Storage(url=f"file://{tmp_path}/some%20where/below"), None)
+    if request.param != "s3":
+        cloud: CloudServer = request.getfixturevalue(request.param)
+        return open_store(cloud.storage(f"{tmp_path.name}/ü +x/below"), cloud.credentials)
     running: Server = request.getfixturevalue("server")
     return open_store(running.storage(f"{tmp_path.name}/ü +x/below"), CREDENTIALS)
 
@@ -102,7 +125,7 @@ class TestContract:
         assert store.get("a") == b"2"
         store.replace("a", b"4", store.get_tagged("a")[1])
         assert store.get("a") == b"4"
-        with pytest.raises(ObjectMissingError):
+        with pytest.raises((ObjectMissingError, ConflictError)):
             store.replace("nothing", b"", tag)
 
     def test_of_many_who_replace_at_once_each_loses_or_wins(self, store: ObjectStore) -> None:
@@ -152,11 +175,17 @@ class TestContract:
             store.put(f"{number:02d}", bytes(number))
         assert sorted(store.list()) == [(f"{number:02d}", number) for number in range(20)]
 
-    def test_it_works_after_fork(self, store: ObjectStore) -> None:
+    def test_it_works_after_fork_or_says_what_to_do(self, store: ObjectStore) -> None:
         store.put("a", b"1")
         assert store.get("a") == b"1"
-        assert holds_after_fork(lambda: store.get("a") == b"1")
+        assert holds_after_fork(lambda: _says_spawn(store) if isinstance(store, CloudStore) else store.get("a") == b"1")
         assert store.get("a") == b"1"
+
+
+def _says_spawn(store: ObjectStore) -> bool:
+    with pytest.raises(StorageError, match='multiprocessing_context="spawn" or "forkserver"'):
+        store.get("a")
+    return True
 
 
 class TestFolder:
@@ -173,10 +202,23 @@ class TestFolder:
 
 @pytest.mark.parametrize(
     "url",
-    ["gs://bucket/x", "s3://", "s3:///prefix", "/a/path", "file://host/path", "file:relative", "s3://b/p?x=1", ""],
+    [
+        "az://bucket/x",
+        "abfss://container/x",
+        "abfss://c@account.example/x",
+        "http://host/x",
+        "https://u@host/x",
+        "s3://",
+        "s3:///prefix",
+        "/a/path",
+        "file://host/path",
+        "file:relative",
+        "s3://b/p?x=1",
+        "",
+    ],
 )
 def test_other_urls_are_refused(url: str) -> None:
-    with pytest.raises(InputError, match="use s3://bucket/prefix or file:///absolute/path"):
+    with pytest.raises(InputError, match=r"use s3://bucket/prefix, gs://.*file:///absolute/path"):
         open_store(Storage(url=url), None)
 
 
@@ -248,22 +290,7 @@ class TestRefusals:
             open_store(storage, CREDENTIALS).get("a")
 
     def test_a_dataset_goes_there_and_back(self, server: Server, tmp_path: Path) -> None:
-        files = {"a": b"1", "sub/huge": content(23 * RECORD + 1), "empty": b""}
-        identity = PrivateKey.generate("X25519")
-        storage = server.storage("datasets/digits")
-        sealed = seal_folder(
-            write_tree(tmp_path / "plain", files),
-            storage,
-            CREDENTIALS,
-            policy_for(identity),
-            record_bits=12,
-            object_bytes=OBJECT,
-            workers=2,
-        )
-        place = Place(storage, CREDENTIALS)
-        deks = open_keyring(parse_keyring(place.store.get(KEYRING_NAME)), identity)
-        unseal(Access(place, sealed.dataset_id, sealed.index, deks), tmp_path / "back", workers=2)
-        assert read_tree(tmp_path / "back") == files
+        check_round_trip(server.storage("datasets/digits"), CREDENTIALS, tmp_path)
 
 
 ERROR = b"<Error><Code>%b</Code><Message>m</Message></Error>"
@@ -352,3 +379,167 @@ class TestRequests:
         storage = Storage(url="s3://acme/x", endpoint=unused_endpoint(), ca_bundle="certificates")
         with pytest.raises(InputError, match="caBundle is not PEM"):
             open_store(storage, None).get("a")
+
+
+class TestClouds:
+    """Google's and Azure's storage: what is not in the contract."""
+
+    SERVICE_ACCOUNT = json.dumps({"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""})
+
+    @pytest.mark.parametrize("key", ["b3RoZXI=", "not base64"])
+    def test_wrong_keys_are_named_without_them(self, azure: CloudServer, key: str) -> None:
+        with pytest.raises((CredentialsError, InputError), match="Secret") as caught:
+            open_store(azure.storage("x"), {"AZURE_STORAGE_KEY": key}).get("a")
+        assert key not in str(caught.value)
+
+    def test_a_signature_in_an_address_is_in_no_message(self, azure: CloudServer) -> None:
+        credentials = {"AZURE_STORAGE_SAS_TOKEN": "sv=2021-08-06&sig=verysecret"}
+        for endpoint in (azure.endpoint, f"http{unused_endpoint().removeprefix('https')}"):
+            storage = Storage(url=f"{azure.root}/x", endpoint=endpoint)
+            with pytest.raises(LetheError) as caught:
+                open_store(storage, credentials).get("a")
+            assert "verysecret" not in str(caught.value)
+
+    def test_without_credentials_a_private_container_is_refused(self, azure: CloudServer) -> None:
+        with pytest.raises(CredentialsError, match="403"):
+            open_store(azure.storage("x"), None).get("a")
+
+    def test_a_container_that_does_not_exist_is_named(self, azure: CloudServer) -> None:
+        store = open_store(azure.storage("x", root=azure.root.replace("acme@", "nowhere@")), azure.credentials)
+        for call in (lambda: store.get("a"), lambda: list(store.list())):
+            with pytest.raises(ObjectMissingError, match="nowhere@"):
+                call()
+
+    @pytest.mark.parametrize("url", ["gs://acme/x", "abfss://c@acc.dfs.core.windows.net/x"])
+    def test_nobody_there_is_unavailable(self, url: str) -> None:
+        storage = Storage(url=url, endpoint=f"http{unused_endpoint().removeprefix('https')}")
+        with pytest.raises(UnavailableError, match=f"storage is away.*{url}/a"):
+            open_store(storage, None).get("a")
+
+    def test_what_may_pass_is_tried_again(self) -> None:
+        data = Answer(200, b"data", {"ETag": '"1"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"})
+        with ScriptedServer([Answer(503), Answer(429), data]) as server:
+            assert open_store(Storage(url="gs://acme/x", endpoint=server.endpoint), None).get("a") == b"data"
+        assert len(server.requests) == 3
+
+    def test_the_environment_is_not_searched(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "key.json").write_text(self.SERVICE_ACCOUNT)
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", f"{tmp_path}/key.json")
+        monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "token")
+        monkeypatch.setenv("GOOGLE_BASE_URL", unused_endpoint())
+        monkeypatch.setenv("AZURE_STORAGE_TOKEN", "token")
+        monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", unused_endpoint())
+        data = Answer(200, b"data", {"ETag": '"1"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"})
+        for url in ("gs://acme/x", "abfss://acme@account.dfs.core.windows.net/x"):
+            with ScriptedServer([data]) as server:
+                assert open_store(Storage(url=url, endpoint=server.endpoint), None).get("a") == b"data"
+            assert "authorization" not in server.requests[0][2]
+        assert os.environ["GOOGLE_BEARER_TOKEN"] == "token"
+
+    def test_without_obstore_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "obstore", None)
+        with pytest.raises(InputError, match=r"gs://acme/x needs obstore: pip install 'lethe-operator\[clouds\]'"):
+            open_store(Storage(url="gs://acme/x"), None).get("a")
+
+    @pytest.mark.parametrize(
+        ("url", "missing"),
+        [
+            ("gs://acme/x", "has no GOOGLE_APPLICATION_CREDENTIALS"),
+            ("abfss://c@account.dfs.core.windows.net/x", "AZURE_STORAGE_KEY; or AZURE_STORAGE_SAS_TOKEN; or AZURE_TEN"),
+        ],
+    )
+    def test_missing_credentials_are_named(self, tmp_path: Path, url: str, missing: str) -> None:
+        for source in ({"AZURE_CLIENT_ID": "half"}, str(tmp_path)):
+            with pytest.raises(CredentialsError, match=missing):
+                open_store(Storage(url=url), source)
+
+    def test_a_google_key_is_json_and_no_file_is_read_for_it(self, tmp_path: Path) -> None:
+        write_tree(tmp_path, {"key.json": b"{1}", "secret/GOOGLE_APPLICATION_CREDENTIALS": b"{2}\n"})
+        read = objectstore.read_service_account
+        assert read(f"{tmp_path}/secret") == "{2}"
+        with pytest.raises(CredentialsError, match="put the JSON itself there"):
+            read({"GOOGLE_APPLICATION_CREDENTIALS": f"{tmp_path}/key.json"})
+
+    def test_azure_takes_what_its_users_have(self) -> None:
+        read = objectstore.read_azure_credentials
+        assert read({"AZURE_STORAGE_SAS_TOKEN": "sv"}) == {"sas_key": "sv"}
+        names = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "s"}
+        assert read(names) == {"tenant_id": "t", "client_id": "c", "client_secret": "s"}
+
+    @pytest.mark.parametrize("kind", ["google", "azure"])
+    def test_a_dataset_goes_there_and_back(self, request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> None:
+        server: CloudServer = request.getfixturevalue(kind)
+        check_round_trip(server.storage("datasets/digits"), server.credentials, tmp_path)
+
+
+class TestWeb:
+    """A folder of a web server."""
+
+    @pytest.fixture
+    def shown(self, tmp_path: Path) -> Iterator[tuple[MemoryS3, Storage]]:
+        authority = Authority()
+        authority.write_server(tmp_path / "tls")
+        with MemoryS3(tls=tmp_path / "tls") as server:
+            yield server, Storage(url=f"{server.endpoint}/acme/some%20folder/", ca_bundle=authority.pem)
+
+    def test_objects_are_read_without_credentials(self, shown: tuple[MemoryS3, Storage]) -> None:
+        server, storage = shown
+        server.objects["some folder/a"] = b"0123456789"
+        store = open_store(storage, {"AWS_ACCESS_KEY_ID": "unused"})
+        assert (store.get("a"), store.get("a", limit=10), store.get_range("a", 2, 3)) == (
+            b"0123456789", b"0123456789", b"234",
+        )  # fmt: skip
+        with pytest.raises(IntegrityError, match="expected at most 9"):
+            store.get("a", limit=9)
+        for start, length in ((5, 6), (50, 5)):
+            with pytest.raises(IntegrityError, match="cut off"):
+                store.get_range("a", start, length)
+        with pytest.raises(ObjectMissingError, match=f"{server.endpoint}/acme/some folder/b does not"):
+            store.get("b")
+        assert holds_after_fork(lambda: store.get("a") == b"0123456789")
+
+    def test_it_neither_lists_nor_writes(self, shown: tuple[MemoryS3, Storage]) -> None:
+        server, storage = shown
+        store = open_store(storage, None)
+        calls: list[Callable[[], object]] = [
+            lambda: store.put("a", b""),
+            lambda: store.put_new("a", b""),
+            lambda: store.replace("a", b"", ""),
+            lambda: store.delete("a"),
+        ]
+        for call in calls:
+            with pytest.raises(StorageError, match="https:// is for reading"):
+                call()
+        with pytest.raises(StorageError, match="cannot be listed"):
+            list(store.list())
+        assert server.objects == {}
+
+    def test_a_server_that_nobody_vouches_for_is_refused(self, shown: tuple[MemoryS3, Storage]) -> None:
+        with pytest.raises(StorageError, match="set caBundle"):
+            open_store(Storage(url=shown[1].url), None).get("a")
+
+    def test_a_dataset_is_read_from_there(self, shown: tuple[MemoryS3, Storage], tmp_path: Path) -> None:
+        server, storage = shown
+        dataset = seal_files(tmp_path, {"a": content(9 * RECORD), "b": b""})
+        server.objects |= {f"some folder/{name}": data for name, data in read_tree(dataset.root).items()}
+        access = Access(Place(storage, None), dataset.sealed.dataset_id, dataset.sealed.index, dataset.access.deks)
+        unseal(access, tmp_path / "back", workers=1)
+        assert read_tree(tmp_path / "back") == dataset.files
+
+
+def check_round_trip(storage: Storage, credentials: Mapping[str, str] | None, folder: Path) -> None:
+    files = {"a": b"1", "sub/huge": content(23 * RECORD + 1), "empty": b""}
+    identity = PrivateKey.generate("X25519")
+    sealed = seal_folder(
+        write_tree(folder / "plain", files),
+        storage,
+        credentials,
+        policy_for(identity),
+        record_bits=12,
+        object_bytes=OBJECT,
+        workers=2,
+    )
+    place = Place(storage, credentials)
+    deks = open_keyring(parse_keyring(place.store.get(KEYRING_NAME)), identity)
+    unseal(Access(place, sealed.dataset_id, sealed.index, deks), folder / "back", workers=2)
+    assert read_tree(folder / "back") == files

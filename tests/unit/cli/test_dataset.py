@@ -135,6 +135,17 @@ def test_half_of_the_credentials_is_an_error(home: Path, monkeypatch: pytest.Mon
         seal(home, url="s3://acme/x")
 
 
+def test_a_google_key_of_the_environment_is_a_path(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", f"{home}/nothing.json")
+    with pytest.raises(InputError, match=r"GOOGLE_APPLICATION_CREDENTIALS is .*/nothing\.json, which cannot be read"):
+        seal(home, url="gs://acme/x")
+    (home / "key.json").write_text('{"type": "service_account"}')
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", f"{home}/key.json")
+    found = dataset_target.find_credentials(None, "gs://acme/x")
+    assert found == {"GOOGLE_APPLICATION_CREDENTIALS": '{"type": "service_account"}'}
+    assert dataset_target.find_credentials(None, "s3://acme/x") is None
+
+
 @pytest.mark.parametrize(
     "text", ["", "kind: Pod", "kind: EncryptedDataset", "a: [", "kind: EncryptedDataset\n---\nkind: EncryptedDataset"]
 )
