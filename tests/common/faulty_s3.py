@@ -19,6 +19,8 @@ class Fault(Enum):
     """503."""
     DROPPED = auto()
     """The connection ends without an answer."""
+    SILENT = auto()
+    """The request is taken, and no answer comes."""
     CUT = auto()
     """The connection ends in the middle of the body."""
     STALLED = auto()
@@ -76,7 +78,9 @@ class FaultyS3:
                     self._answer(fault, status, data)
 
             def _answer(self, fault: Fault | None, status: int, data: bytes) -> None:
-                if fault == Fault.DROPPED:
+                if fault == Fault.SILENT:
+                    script._ended.wait()
+                if fault in (Fault.SILENT, Fault.DROPPED):
                     return
                 if fault == Fault.UNAVAILABLE:
                     status, data = 503, b"<Error><Code>SlowDown</Code></Error>"
