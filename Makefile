@@ -10,6 +10,7 @@
 #   make soak STEPS=2000000 SEED=   the custody machine: steps of everything that may happen, over all cores
 #   make bench-control PART=bind    measure the control plane; without PART all of bind, closing, custody, decisions, restart
 #   make bench-scrub PART=passes    measure the scrub without a GPU; without PART all of scrubs, passes, image
+#   make bench-data PART=long       measure encrypted data; without PART all of loader, long, trees, peers, manyfiles
 #   make bench-gpu                  measure the scrub on this machine's NVIDIA GPU
 #
 # CLUSTER=embedded|kind|current takes a cluster by name (without it: the one of KUBECONFIG, else kind where a Docker
@@ -27,8 +28,8 @@ INSTALLED := .venv/installed
 INTEGRATIONS := .venv-integrations
 PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
 
-.PHONY: test lint unit integrations apiserver simulation mutants e2e sweep soak bench-control bench-scrub bench-gpu cluster \
-	images tools down demo demo-leak venv clean
+.PHONY: test lint unit integrations apiserver simulation mutants e2e sweep soak bench-control bench-scrub bench-data bench-gpu \
+	cluster images tools down demo demo-leak venv clean
 
 # The cluster's tests mostly wait: the others run beside them. Each suite's output comes when it has ended.
 test: lint tools
@@ -93,6 +94,12 @@ bench-control: tools
 # Writes docs/measurements/scrub.{json,md}; the part `scrubs` brings the test cluster up, and leaves it up.
 bench-scrub: tools
 	$(BIN)/python -m tests.performance scrub $(PART)
+
+# Writes docs/measurements/data.{json,md}. On tmpfs, up to 12 GiB of it; beside gocryptfs, age, rclone and restic.
+bench-data: $(INTEGRATIONS)/installed
+	command -v gocryptfs age rclone restic fusermount3 >/dev/null \
+		|| { apt-get update && apt-get install -y --no-install-recommends gocryptfs age rclone restic fuse3; }
+	$(BIN)/python -m tests.performance data $(PART)
 
 # On a machine with an NVIDIA GPU that nobody uses; the suite of tests there: .venv/bin/python -m pytest -m gpu tests/gpu
 bench-gpu: venv
