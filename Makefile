@@ -1,11 +1,12 @@
 # What a developer runs. Every target says what it does as it goes; none hides a step.
 #
-#   make test                       everything: lint, unit, API server, simulation, end-to-end on a real cluster
+#   make test                       everything: lint, unit, API server, simulation, fuzzing, end-to-end on a real cluster
 #   make integrations               datasets read by PyTorch, Hugging Face, pandas and pyarrow (6 GB of packages)
 #   make demo, make demo-leak       the two-tenant demo, and the same without Lethe
 #   make cluster | images | down    the test cluster by itself
 #   make mutants                    do the tests notice defects? puts each into a copy of the package
 #   make e2e K=attacks              end-to-end tests whose names match a pytest expression
+#   make fuzz SECONDS=600           the parsers of the dataset format, for so long each; without SECONDS 5, as in make test
 #   make sweep                      the operator disturbed at every write, in memory and on a real API server
 #   make soak STEPS=2000000 SEED=   the custody machine: steps of everything that may happen, over all cores
 #   make bench-control PART=bind    measure the control plane; without PART all of bind, closing, custody, decisions, restart
@@ -21,6 +22,7 @@ CLUSTER ?=
 K ?=
 STEPS ?= 2000000
 SEED ?=
+SECONDS ?= 5
 export CLUSTER KIND_NODE_IMAGE
 
 BIN := .venv/bin
@@ -28,12 +30,12 @@ INSTALLED := .venv/installed
 INTEGRATIONS := .venv-integrations
 PYTEST := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
 
-.PHONY: test lint unit integrations apiserver simulation mutants e2e sweep soak bench-control bench-scrub bench-data bench-gpu \
+.PHONY: test lint unit integrations apiserver simulation fuzz mutants e2e sweep soak bench-control bench-scrub bench-data bench-gpu \
 	cluster images tools down demo demo-leak venv clean
 
 # The cluster's tests mostly wait: the others run beside them. Each suite's output comes when it has ended.
 test: lint tools
-	$(MAKE) --jobs=2 --output-sync=target e2e unit integrations apiserver simulation
+	$(MAKE) --jobs=2 --output-sync=target e2e unit integrations apiserver simulation fuzz
 
 venv: $(INSTALLED)
 
@@ -51,7 +53,7 @@ lint: venv
 	$(BIN)/lint-imports
 
 unit: tools
-	$(PYTEST) tests/unit tests/gpu tests/vectors
+	$(PYTEST) tests/unit tests/gpu tests/vectors tests/fuzz
 
 # PyTorch from PyPI comes with CUDA's libraries, of another version than the scrub's: hence an environment of its own.
 integrations: $(INTEGRATIONS)/installed
@@ -76,6 +78,10 @@ mutants: venv
 
 simulation: venv
 	$(PYTEST) tests/simulation
+
+# Atheris, which has wheels for Linux on x86-64 only; elsewhere the unit tests take the same targets without it.
+fuzz: venv
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 sweep: tools
 	$(BIN)/python -m tests.simulation.sweep

@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.mutants import custody, posture, receipts, scrub
+from tests.mutants import custody, dataset, posture, receipts, scrub
 from tests.mutants.mutant import Mutant, StaleMutantError
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "operator"
-MUTANTS: list[Mutant] = [*custody.MUTANTS, *posture.MUTANTS, *receipts.MUTANTS, *scrub.MUTANTS]
+MUTANTS: list[Mutant] = [*custody.MUTANTS, *dataset.MUTANTS, *posture.MUTANTS, *receipts.MUTANTS, *scrub.MUTANTS]
 
 
 def main() -> int:

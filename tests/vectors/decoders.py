@@ -32,6 +32,19 @@ def product(vector: Vector, folder: Path) -> Outcome:
         return type(error).__name__
 
 
+def product_by_range(vector: Vector, folder: Path) -> Outcome:
+    """Read every file with the package under test, nothing kept: only what the files' own records are."""
+    try:
+        access = open_access(vector, folder)
+        source = DatasetSource(
+            name="vector", dataset_id=access.dataset_id, index=access.pin, storage=access.place.storage
+        )
+        files, index = EncryptedFiles(source, access.deks, cache_bytes=0), access.load_index()
+        return {name: (mode, files[name]) for name, mode in zip(index.names, index.modes, strict=True)}
+    except LetheError as error:
+        return type(error).__name__
+
+
 def second(vector: Vector) -> Outcome:
     """Read with the second decoder."""
     try:

@@ -108,7 +108,9 @@ def check_form(dataset: Dataset) -> None:
 
 
 def read_keys(dataset: Dataset) -> dict[int, bytes]:
-    keyring = parse_keyring(fetch(dataset, "keyring"))
+    raw = fetch(dataset, "keyring")
+    demand(len(raw) <= 1 << 20, IntegrityError, "keyring too long (R3)")
+    keyring = parse_keyring(raw)
     demand(keyring.dataset.hex() == dataset.dataset, IntegrityError, "keyring of another dataset (R3)")
     return open_keyring(keyring, read_private_key(dataset.private_key))
 

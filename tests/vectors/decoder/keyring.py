@@ -140,7 +140,6 @@ def parse_stanza(data: Bytes) -> Stanza:
 
 
 def parse_keyring(raw: bytes) -> Keyring:
-    demand(len(raw) <= 1 << 20, KeyringError, "keyring too long (R2)")
     data = Bytes(raw, KeyringError)
     demand(data.take(8) == MAGIC, KeyringError, "keyring magic (R2)")
     dataset, stanza_count, epoch_count = data.take(16), data.number(2), data.number(2)

@@ -29,7 +29,7 @@ def _flips(keys: SealedKeys) -> Scenarios:
         ("fill", -17, 0x01, "AuthenticationError", "R12"),
         ("fill-tag", -1, 0x01, "AuthenticationError", "R12"),
     ):
-        draft = forge("filled", {**SMALL, "c": bytes(400)})
+        draft = forge("filled", {**SMALL, "c": bytes(600)})
         stored = draft.seal(keys)
         stored.change(stored.data(), flip(at, mask))
         yield f"data-flip-{name}", stored.vector(f"A bit of a data object is flipped: {name}.", rule, error)
@@ -101,13 +101,13 @@ def _older(draft: Forged) -> Forged:
 
 def _fill(keys: SealedKeys) -> Scenarios:
     """Fill as only a holder of the DEK could make it."""
-    draft = forge("filled", {"c": bytes(600)})
+    draft = forge("filled", {"c": bytes(1100)})
     fill = draft.data[0].records[1]
     for name, records, error, rule, about in (
         ("not-zero", [fill[:-1] + b"\1"], "IntegrityError", "R21", "The last byte of the fill is 1."),
-        ("in-two-records", [fill[:10], fill[26:]], "AuthenticationError", "R12", "Fill of two records, not one."),
+        ("in-two-records", [fill[16:], b""], "AuthenticationError", "R12", "Fill of two records, not one."),
     ):
-        draft = forge("filled", {"c": bytes(600)})
+        draft = forge("filled", {"c": bytes(1100)})
         draft.data[0].records[1:] = records
         yield f"data-fill-{name}", draft.seal(keys).vector(about, rule, error)
     for count in (1, 15):

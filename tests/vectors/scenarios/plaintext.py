@@ -3,7 +3,7 @@
 import zlib
 from typing import Any
 
-from tests.vectors.forge import RECORD, Forged, forge
+from tests.vectors.forge import MODE, RECORD, Forged, forge
 from tests.vectors.scenarios.base import Scenarios, large, small
 from tests.vectors.sealed_keys import SealedKeys
 
@@ -49,8 +49,6 @@ def _forms() -> list[Case]:
     dictionary = zlib.compressobj(6, zlib.DEFLATED, 15, zdict=b"a.txt")
     bomb = zlib.compress(bytes(HUGE // 50), 9)
     modes, sizes = [0o640, 0o1000, 0o640], [5, (1 << 60) + 1, 11]
-    twin = small()
-    twin.change_entries = lambda entries: entries.append(entries[0])
     none = forge("nothing", {})
     none.joined = b"x"
     empty = forge("nothing", {})
@@ -73,7 +71,7 @@ def _forms() -> list[Case]:
         ("size", "R13", "A file of more than 2^60 bytes.", _with(sizes=sizes)),
         ("mode", "R13", "A mode with more than permission bits: sticky.", _with(modes=modes)),
         ("mode-setuid", "R13", "A mode with setuid.", _with(modes=[0o4755, 0o640, 0o640])),
-        ("object-twice", "R13", "One object id twice in the table.", twin),
+        ("object-twice", "R13", "One object twice in the table, a file in each.", _twin()),
         ("object-length-127", "R13", "An object shorter than a header.", _entry(small(), length=127)),
         ("object-too-long", "R13", "An object of more than 2^30 bytes.", _entry(small(), length=(1 << 30) + 1)),
         ("object-epoch-zero", "R13", "An object of epoch 0.", _entry(small(), epoch=0)),
@@ -92,6 +90,14 @@ def _forms() -> list[Case]:
         ("names-without-files", "R14", "No file, and a name.", none),
         ("no-zlib-stream", "R14", "No file, and no zlib stream of nothing.", empty),
     ]
+
+
+def _twin() -> Forged:
+    draft = forge("twin", {"a": b"twice"})
+    draft.names, draft.sizes, draft.modes = [b"a", b"b"], [5, 5], [MODE, MODE]
+    draft.object_numbers, draft.offsets, draft.first_records = [0, 1], [128, 128], [0, 0]
+    draft.change_entries = lambda entries: entries.append(entries[0])
+    return draft
 
 
 def _end(stream: "zlib._Compress", data: bytes) -> bytes:
