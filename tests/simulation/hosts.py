@@ -213,7 +213,7 @@ class Hosts:
 
     def _admit(self, host: Host, pod: Object) -> Process | None:
         """Take a pod that is new on this machine, if there are GPUs for it."""
-        if gpus_of(pod["spec"]) > len(host.visible):
+        if gpus_of(pod["spec"]) > len(host.visible) - host.unhealthy:
             return None
         metadata = pod["metadata"]
         process = Process(

@@ -3,7 +3,9 @@
 1. The ledger names nonce and pod before the pod exists, and the pod's uid before its report is believed.
 2. The receipt is created before the node becomes Free, and must be found again: of this nonce, node, boot and epoch.
 3. Whatever else comes of a scrub quarantines the node.
-4. A node that becomes Free may have receipts that retention no longer keeps (decisions.retention): they are deleted
+4. A pod that the kubelet refuses has not scrubbed anything: its devices may not be told apart yet from those of a pod
+   that has just left, or its device plugin just restarted. Another one is tried, for two minutes.
+5. A node that becomes Free may have receipts that retention no longer keeps (decisions.retention): they are deleted
    after the ledger says so.
 """
 
@@ -26,6 +28,7 @@ from lethe.model.scrub import ReceiptPredicate
 
 _ADVICE: Final = {
     reasons.SCRUB_POD_LOST: "find out who deletes pods in Lethe's namespace",
+    reasons.SCRUB_POD_REFUSED: "see why the kubelet refuses the scrub pod",
     reasons.SCRUB_TIMED_OUT: "look at the scrub pod's events and log, and at the device plugin",
     reasons.NODE_NOT_EMPTY: "move these pods away, and see why the fence let them in",
     reasons.NONCE_MISMATCH: "find out who writes ScrubReceipts, or answers for the scrub",
@@ -44,6 +47,8 @@ _SCRUB_START_SECONDS: Final = 300
 """How long a scrub pod may take to start: image pull and device plugin."""
 _UNHEALTHY_SECONDS: Final = 120
 """How long a GPU may be unhealthy, and so keep the scrub pod from its node: a device plugin may be restarting."""
+_REFUSED_SECONDS: Final = 5
+"""After how long another scrub pod follows the first that the kubelet refused."""
 
 
 def decide_scrub(case: NodeCase) -> None:
@@ -68,15 +73,18 @@ def decide_scrub(case: NodeCase) -> None:
     if pod is None or pod.uid != scrub.pod_uid:
         _quarantine(case, reasons.SCRUB_POD_LOST, f"the scrub pod {scrub.pod_name} is gone, and no report with it")
         return
+    age = seconds_between(scrub.started_at, case.snapshot.now)
+    if pod.is_refused and age <= _UNHEALTHY_SECONDS:
+        _try_again(case, scrub, pod, age)
+        return
     if pod.has_ended:
         _judge(case, scrub, pod)
         return
     limit = case.snapshot.config.scrub_timeout_seconds + _SCRUB_START_SECONDS
-    age = seconds_between(scrub.started_at, case.snapshot.now)
     if age > limit:
         _quarantine(case, reasons.SCRUB_TIMED_OUT, f"the scrub has not ended within {limit} s{_hint(pod)}", pod)
         return
-    if not pod.node and case.facts is not None and case.facts.gpu_allocatable < case.old.gpu_count:
+    if not pod.node and case.facts is not None and _lacks_gpus(case):
         healthy = f"the device plugin calls {case.facts.gpu_allocatable} of {case.old.gpu_count} GPUs healthy"
         if age > _UNHEALTHY_SECONDS:
             _quarantine(case, reasons.GPU_LOST, f"{healthy}, and a scrub takes all", pod)
@@ -86,8 +94,26 @@ def decide_scrub(case: NodeCase) -> None:
     case.say(reasons.SCRUB_STARTED, f"the scrub of epoch {case.old.epoch} takes {case.old.gpu_count} GPUs{_hint(pod)}")
 
 
+def _try_again(case: NodeCase, scrub: ScrubState, pod: PodFacts, age: float) -> None:
+    """Put another pod in the place of one that the kubelet refused, after twice the time each time."""
+    pause = _REFUSED_SECONDS * 2**scrub.refusals
+    if age < pause:
+        case.wake(min(pause, _UNHEALTHY_SECONDS + 1) - age)
+        case.say(reasons.SCRUB_STARTED, f"the kubelet refused the scrub pod, another follows: {pod.message}")
+        return
+    refusals = scrub.refusals + 1
+    pod_name = names.scrub_pod(case.name, case.old.epoch, refusals)
+    case.set(scrub=msgspec.structs.replace(scrub, pod_name=pod_name, pod_uid="", refusals=refusals))
+
+
 def _judge(case: NodeCase, scrub: ScrubState, pod: PodFacts) -> None:
     """Decide about a scrub that has ended."""
+    if pod.is_refused:
+        reason = reasons.GPU_LOST if _lacks_gpus(case) else reasons.SCRUB_POD_REFUSED
+        _quarantine(
+            case, reason, f"the kubelet refused {scrub.refusals + 1} scrub pods, the last so: {pod.message}", pod
+        )
+        return
     result = case.snapshot.scrubs.get(pod.uid)
     if result is None:
         return
@@ -156,6 +182,10 @@ def _judge(case: NodeCase, scrub: ScrubState, pod: PodFacts) -> None:
     _tell_residue(case, clearance)
     if outdated:
         _delete(case, outdated)
+
+
+def _lacks_gpus(case: NodeCase) -> bool:
+    return case.facts is not None and case.facts.gpu_allocatable < case.old.gpu_count
 
 
 def _delete(case: NodeCase, outdated: list[IssuedReceipt]) -> None:

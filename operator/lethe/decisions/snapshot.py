@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -31,6 +31,13 @@ from lethe.model.resources import (
 from lethe.model.scrub import ScrubReport, ScrubSummary
 
 _T = TypeVar("_T")
+
+_REFUSALS: Final = ("UnexpectedAdmissionError", "TopologyAffinityError")
+_TOO_LITTLE: Final = "OutOf"
+"""Why a kubelet refuses a pod, for what may pass: devices that are not there yet, or not free yet.
+
+Source: pkg/kubelet/lifecycle/predicate.go and pkg/kubelet/cm/topologymanager of Kubernetes 1.37.
+"""
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -102,6 +109,12 @@ class PodFacts(Facts, frozen=True, kw_only=True):
     def has_ended(self) -> bool:
         """Say whether its phase is terminal, whoever said so."""
         return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def is_refused(self) -> bool:
+        """Say whether its kubelet has refused it: nothing of it ever ran."""
+        refused = self.reason in _REFUSALS or self.reason.startswith(_TOO_LITTLE)
+        return self.phase == "Failed" and refused and not self.containers
 
 
 class NodeFacts(Facts, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Names that more than one part of Lethe must agree on: API group, namespaces, labels, paths in pods."""
 
+import hashlib
 from typing import Final, NewType
 
 PodUid = NewType("PodUid", str)
@@ -72,6 +73,9 @@ PARTIAL_SUFFIX: Final = ".partial"
 TERMINATION_LOG: Final = "/dev/termination-log"
 
 
+_LONGEST_NODE: Final = 38
+
+
 def release_audience(releaser: str, job_uid: JobUid) -> str:
     """Return the audience of the projected token that a pod of this job shows to this releaser."""
     return f"{GROUP}/keys/{releaser}/{job_uid}"
@@ -87,9 +91,16 @@ def training_pod(job: str, job_uid: JobUid, attempt: int, index: int) -> str:
     return f"{POD_PREFIX}{job[:36].rstrip('-.')}-{job_uid[:8]}-{attempt}-{index}"
 
 
-def scrub_pod(node: str, epoch: int) -> str:
-    """Return the deterministic name of the scrub pod of one node and epoch (at most 63 characters)."""
-    return f"{SCRUB_POD_PREFIX}{node.replace('.', '-')[:40].rstrip('-')}-{epoch}"
+def scrub_pod(node: str, epoch: int, refusals: int = 0) -> str:
+    """Return the name of the scrub pod of one node and epoch, after so many refusals by its kubelet.
+
+    It is of no other node, has at most 63 characters up to epoch 10^8, and no dots, since it is a host name too.
+    """
+    short = node
+    if len(node) > _LONGEST_NODE or "." in node:
+        digest = hashlib.sha256(node.encode()).hexdigest()
+        short = f"{node.replace('.', '-')[: _LONGEST_NODE - 13].rstrip('-')}-{digest[:12]}"
+    return f"{SCRUB_POD_PREFIX}{short}-{epoch}{f'r{refusals}' if refusals else ''}"
 
 
 def receipt(node: str, epoch: int) -> str:

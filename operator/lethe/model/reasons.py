@@ -82,6 +82,7 @@ RECEIPTS_DELETED: Final = "ReceiptsDeleted"
 # why a scrub does not clear a node
 SCRUB_FAILED: Final = "ScrubFailed"
 SCRUB_POD_LOST: Final = "ScrubPodLost"
+SCRUB_POD_REFUSED: Final = "ScrubPodRefused"
 SCRUB_TIMED_OUT: Final = "ScrubTimedOut"
 PROOF_TIMED_OUT: Final = "ProofTimedOut"
 REPORT_MISSING: Final = "ReportMissing"

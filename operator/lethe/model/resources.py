@@ -244,6 +244,8 @@ class ScrubState(Resource, frozen=True, kw_only=True):
     nonce: str
     """32 bytes as hex; the report must repeat it."""
     started_at: str
+    refusals: int = 0
+    """How many scrub pods of this epoch the kubelet has refused before anything of them ran."""
 
 
 class LastReceipt(Resource, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """What clears a node after its scrub, and what quarantines it: nothing but a verified receipt leads to Free."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from lethe.decisions.actions import IssueReceipt
 from lethe.decisions.scrubbing import scrub_config
 from lethe.decisions.snapshot import IssuedReceipt, PodFacts, ScrubResult, Snapshot
+from lethe.formats.quantity import format_time
+from lethe.model.names import scrub_pod as scrub_pod_name
 from lethe.model.phases import NodePhase
 from tests.common.scrubs import build_posture, build_report, build_summary
 from tests.unit.decisions.worlds import (
@@ -14,6 +17,7 @@ from tests.unit.decisions.worlds import (
     LONG_AGO,
     MINUTES_AGO,
     NODE,
+    NOW,
     RECENTLY,
     RUNNING,
     decide,
@@ -131,3 +135,46 @@ def test_an_unhealthy_gpu_that_keeps_the_scrub_away_quarantines_long_before_the_
     assert status.quarantine is not None and "1 of 2 GPUs" in status.quarantine.evidence[0]
     just_begun = world(ledger("Scrubbing", scrub=SCRUB), nodes=nodes, pods={"scrub-1": waiting})
     assert decide(just_begun)[0].phase == NodePhase.SCRUBBING
+
+
+REFUSED = scrub_pod(phase="Failed", containers={}, reason="UnexpectedAdmissionError", message="no GPU is free")
+
+
+def begun(seconds: float) -> dict[str, str]:
+    """Return the scrub, as begun so long ago."""
+    return {**SCRUB, "startedAt": format_time(NOW - timedelta(seconds=seconds))}
+
+
+@pytest.mark.parametrize(("refusals", "pause"), [(0, 5), (1, 10), (2, 20)])
+def test_another_pod_follows_one_that_the_kubelet_refused(refusals: int, pause: float) -> None:
+    for age, follows in ((pause - 1, False), (pause, True)):
+        node = ledger("Scrubbing", scrub={**begun(age), "refusals": refusals})
+        status, _ = decide(world(node, pods={"scrub-1": REFUSED}))
+        assert status.phase == NodePhase.SCRUBBING and status.scrub is not None
+        named = (status.scrub.pod_name, status.scrub.pod_uid, status.scrub.refusals)
+        same = ("lethe-scrub-gpu-1-3", "scrub-1", refusals)
+        assert named == ((f"lethe-scrub-gpu-1-3r{refusals + 1}", "", refusals + 1) if follows else same)
+        assert follows or "no GPU is free" in (status.message or "")
+    assert status.scrub.nonce == NONCE
+
+
+@pytest.mark.parametrize(("allocatable", "reason"), [(2, "ScrubPodRefused"), (1, "GPULost")])
+def test_a_kubelet_that_goes_on_refusing_takes_its_node_out_of_use(allocatable: int, reason: str) -> None:
+    node = ledger("Scrubbing", scrub={**SCRUB, "startedAt": MINUTES_AGO})
+    status, _ = decide(world(node, nodes={NODE: facts(gpu_allocatable=allocatable)}, pods={"scrub-1": REFUSED}))
+    assert (status.phase, status.reason) == (NodePhase.QUARANTINED, reason)
+
+
+def test_a_pod_that_ran_was_not_refused() -> None:
+    node, ran = ledger("Scrubbing", scrub=SCRUB), scrub_pod(phase="Failed", reason="UnexpectedAdmissionError")
+    nothing = ScrubResult(report=None, summary=None, error="no log")
+    status, _ = decide(world(node, pods={"scrub-1": ran}, scrubs={"scrub-1": nothing}))
+    assert (status.phase, status.reason) == (NodePhase.QUARANTINED, "ReportMissing")
+
+
+def test_scrub_pods_of_different_nodes_have_different_names_and_short_ones() -> None:
+    pool = "gke-training-pool-a100-europe-west4-b-5f1c9d2e"
+    nodes = [f"{pool}-abcd", f"{pool}-abce", "a.b", "a-b", "gpu-1", "gpu-1-3", "x" * 253]
+    pods = [scrub_pod_name(node, epoch, again) for node in nodes for epoch in (1, 3, 10**8) for again in (0, 1, 3)]
+    assert len(set(pods)) == len(pods)
+    assert all(len(pod) <= 63 and "." not in pod for pod in pods), max(pods, key=len)
