@@ -10,6 +10,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -151,14 +152,15 @@ class _Opened:
         self._sizes = self.index.sizes
         self._count = len(self.index)
         self._record_size = self.index.record_size
-        self._long: dict[int, tuple[list[int], list[tuple[int, Piece]]]] = {}
-        """The pieces of long files of which parts were read, and where each piece begins."""
+        self._long: dict[int, _Pieces] = {}
+        """Of long files of which parts were read."""
 
     def read(self, item: int | str) -> bytes:
         file = self._number(item)
         size, place = self._sizes[file], self.index.place(file)
         if place is None:
-            return filled(size, lambda out: self._fill(file, 0, out))
+            pieces = self._pieces(file)
+            return filled(size, lambda out: self._fill(pieces, 0, out))
         number, record, offset = place
         return self._sources[number].read(record, offset, size)
 
@@ -171,13 +173,14 @@ class _Opened:
     def read_into(self, item: int | str, start: int, out: memoryview) -> int:
         file = self._number(item)
         length = self._length(file, start, len(out))
-        self._fill(file, start, out[:length])
+        self._fill(self._pieces(file), start, out[:length])
         return length
 
     def read_range(self, item: int | str, start: int, length: int) -> bytes:
         file = self._number(item)
         length = self._length(file, start, length)
-        return filled(length, lambda out: self._fill(file, start, out)) if length else b""
+        pieces = self._pieces(file)
+        return filled(length, lambda out: self._fill(pieces, start, out)) if length else b""
 
     def _length(self, file: int, start: int, length: int) -> int:
         if start < 0 or length < 0:
@@ -192,22 +195,29 @@ class _Opened:
             raise IndexError(f"file {item} of a dataset of {self._count} files")
         return number
 
-    def _fill(self, file: int, start: int, out: memoryview) -> None:
-        """Fill `out` with the file's bytes from `start`; they are all there."""
-        starts, pieces = self._pieces(file)
+    def _fill(self, pieces: "_Pieces", start: int, out: memoryview) -> None:
+        """Fill `out` with a file's bytes from `start`; they are all there."""
         while out:
-            number, piece = pieces[bisect_right(starts, start) - 1]
+            number, piece = pieces.parts[bisect_right(pieces.starts, start) - 1]
             part = clip(piece, start, start + len(out), self._record_size)
             assert part is not None
             length = min(len(out), part.start + part.size - start)
             self._sources[number].read_into(part, start - part.start, out[:length])
             start, out = start + length, out[length:]
 
-    def _pieces(self, file: int) -> tuple[list[int], list[tuple[int, Piece]]]:
+    def _pieces(self, file: int) -> "_Pieces":
+        """Return where a file lies, which is sure to be inside objects: before memory of its size is asked for."""
         if file not in self._long:
-            pieces = list(self.index.pieces(file))
-            found = [piece.start for _, piece in pieces], pieces
+            parts = list(self.index.pieces(file))
+            found = _Pieces([piece.start for _, piece in parts], parts)
             if self.index.sizes[file] <= self._record_size:
                 return found
             self._long[file] = found
         return self._long[file]
+
+
+class _Pieces(NamedTuple):
+    """The parts of a file, each with its object's number, and where in the file each begins."""
+
+    starts: list[int]
+    parts: list[tuple[int, Piece]]
