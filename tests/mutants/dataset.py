@@ -5,6 +5,7 @@ from tests.mutants.mutant import Mutant
 _ACCESS = "data/access.py"
 _OBJECTS = "data/objects.py"
 _HEADER = "formats/header.py"
+_CONTENTS = "formats/contents.py"
 _INDEX = "formats/index.py"
 _KEYRING = "formats/keyring.py"
 _STREAM = "formats/stream.py"
@@ -42,8 +43,8 @@ MUTANTS = [
     _mutant("take one object twice", _INDEX, "if len({entry.id for entry in objects}) != len(objects):", "if False:"),
     _mutant("read records in a header", _INDEX, "or offset < HEADER_BYTES ", ""),
     _mutant("read behind an object's end", _INDEX, " or end > entry.length:", ":"),
-    _mutant("take gaps and overlaps", _INDEX, "if ends[number] != (piece.offset, piece.record):", "if False:"),
-    _mutant("take records of no file", _INDEX, "if records != entry.records:", "if False:"),
+    _mutant("take gaps and overlaps", _CONTENTS, "if (piece.offset, piece.record) != (offset, record):", "if False:"),
+    _mutant("take records of no file", _CONTENTS, "if record != entry.records:", "if False:"),
     _mutant("take a stream without its end", _STREAM, "if last < TAG_BYTES:", "if False:"),
     _mutant("take a stanza of an unknown kind", _KEYRING, "if kind != _WHOLE:", "if False:"),
     _mutant("take a key without a version", _KEYRING, "if bool(key) != bool(version):", "if False:"),

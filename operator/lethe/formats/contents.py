@@ -23,8 +23,7 @@ class Contents:
         longer = []
         for file, number in enumerate(index.object_numbers):
             self._files[number].append(file)
-            end = index.offsets[file] + sealed_size(index.sizes[file], index.record_size)
-            if end > index.objects[number].length:
+            if index.place(file) is None:
                 longer.append(file)
         for file in reversed(longer):
             for number in [number for number, _ in index.pieces(file)][1:]:

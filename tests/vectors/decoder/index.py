@@ -61,6 +61,7 @@ def parse_index(plain: bytes) -> Index:
     sizes, modes, numbers, offsets, firsts = ([data.number(width) for _ in range(files)] for width in (8, 2, 4, 4, 4))
     demand(all(size <= 1 << 60 for size in sizes), DatasetIndexError, "size of a file (R13)")
     demand(all(mode <= 0o777 for mode in modes), DatasetIndexError, "mode of a file (R13)")
+    demand(all(number < objects for number in numbers), DatasetIndexError, "object of a file (R13)")
     names = split_names(unfold(data.take(deflated_length), names_length), files)
     demand(plain[data.at :].strip(b"\x00") == b"", DatasetIndexError, "padding (R13)")
     rows = zip(names, sizes, modes, numbers, offsets, firsts, strict=True)
