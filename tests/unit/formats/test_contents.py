@@ -1,6 +1,7 @@
 """What lies in each data object: every record of it, each in one file."""
 
 from array import array
+from dataclasses import replace
 
 import pytest
 
@@ -88,3 +89,10 @@ def test_records_that_no_file_has_are_refused() -> None:
         column.pop()
     with pytest.raises(DatasetIndexError, match="has 2 records, its files have 1"):
         list(Contents(index).pieces(0))
+
+
+def test_a_file_goes_on_where_an_object_has_room_but_no_more_records() -> None:
+    roomy = ObjectEntry(f"{0:032x}", 10 * RECORD, 1, 1, bytes(32))
+    index = make_index({"a": 4 * RECORD})
+    index = replace(index, objects=(roomy, *index.objects), sizes=array("Q", [5 * RECORD]))
+    assert covered(index)["a"] == [(0, 0, RECORD), (1, RECORD, 4 * RECORD)]
