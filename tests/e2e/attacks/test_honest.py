@@ -16,6 +16,8 @@ from tests.e2e.jobs import ENDED
 
 SQUATTER = "squatter"
 
+admits = pytest.mark.usefixtures("admitted")
+
 
 @pytest.fixture(scope="module")
 def agents_image(world: World) -> None:
@@ -58,6 +60,15 @@ def agents(world: World, held: Object, dirty: str, agents_image: None) -> Iterat
         world.installation.install()
 
 
+@pytest.fixture(scope="module")
+def admitted(agents: Kubectl, world: World) -> None:
+    """Make the agents' namespace one of the system's, and wait until they run on every node."""
+    system = sorted({each["metadata"]["namespace"] for each in find_all(agents, "daemonsets")} | {"kube-system"})
+    assert NAMESPACE in system
+    world.installation.install(systemNamespaces=system)
+    _rolled_out(agents)
+
+
 def squatter(node: str) -> Object:
     """Return a pod that tolerates everything and stays."""
     container = {
@@ -91,18 +102,16 @@ def test_outside_system_namespaces_they_run_on_open_nodes_only(agents: Kubectl, 
     assert not _nodes(agents) & closed
 
 
-def test_in_a_system_namespace_they_run_everywhere(agents: Kubectl, world: World, held: Object, dirty: str) -> None:
-    every = {node.name for node in world.provider.nodes()}
-    system = sorted({each["metadata"]["namespace"] for each in find_all(agents, "daemonsets")} | {"kube-system"})
-    assert NAMESPACE in system
-    world.installation.install(systemNamespaces=system)
-    _rolled_out(agents)
-    assert _nodes(agents) == every
-    monitor = next(pod for pod in _pods(agents, "monitor") if pod["spec"]["nodeName"] == held["status"]["node"])
+@admits
+def test_in_a_system_namespace_they_run_everywhere(agents: Kubectl, world: World, held: Object) -> None:
+    assert _nodes(agents) == {node.name for node in world.provider.nodes()}
+    monitors = _pods(agents, "monitor")
+    monitor = next(pod for pod in monitors if pod["spec"]["nodeName"] == held["status"]["node"])
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{monitor['metadata']['name']}:{PORT}/proxy/metrics"
     assert "node_memory_MemTotal_bytes" in agents("get", f"--raw={path}")
 
 
+@admits
 def test_they_are_restarted_and_updated_on_held_and_dirty_nodes(agents: Kubectl, world: World, dirty: str) -> None:
     assert phase(find(agents, "gpunode", dirty) or {}) == "Dirty"
     agents("delete", "pods", "--all", f"--namespace={NAMESPACE}", "--wait=false")
@@ -120,6 +129,7 @@ def test_the_device_plugin_is_restarted_on_all_nodes(agents: Kubectl, world: Wor
     assert phase(find(agents, "gpunode", held["status"]["node"]) or {}) == "Assigned"
 
 
+@admits
 def test_administrators_cordon_and_taint_and_kubelets_report(agents: Kubectl, held: Object) -> None:
     node = held["status"]["node"]
     seen = _renewed(agents, node)
@@ -140,6 +150,7 @@ def test_administrators_cordon_and_taint_and_kubelets_report(agents: Kubectl, he
     until(lambda: _renewed(agents, node) != seen, what="the kubelet's next heartbeat", seconds=60)
 
 
+@admits
 def test_agents_stay_while_a_node_is_scrubbed(agents: Kubectl, world: World, dirty: str) -> None:
     _rolled_out(agents)
     remove(agents, "pod", SQUATTER, SQUATTER)
@@ -149,6 +160,7 @@ def test_agents_stay_while_a_node_is_scrubbed(agents: Kubectl, world: World, dir
     _rolled_out(agents)
 
 
+@admits
 def test_an_administrator_drains_a_held_node(agents: Kubectl, world: World, held: Object) -> None:
     job, node = held["metadata"]["name"], held["status"]["node"]
     assert phase(find(agents, "stj", job, "acme") or {}) == "Running"
