@@ -47,7 +47,7 @@ def parse_pod(pod: Object) -> PodFacts:
         gates=tuple(gate["name"] for gate in spec.get("schedulingGates") or []),
         finalizers=tuple(metadata.get("finalizers") or []),
         collected=disruption.get("status") == "True" and disruption.get("reason") == _GARBAGE_COLLECTED,
-        ended_by_kubelet=_is_ended_by_kubelet(status, conditions.get("Ready", {})),
+        ended_by_kubelet=_is_ended_by_kubelet(metadata, status, conditions.get("Ready", {})),
         unschedulable=_unschedulable(scheduled),
         containers=_containers(status),
         main=tuple(container["name"] for container in spec.get("containers") or []),
@@ -120,14 +120,22 @@ def is_occupant(pod: Object, system_namespaces: tuple[str, ...]) -> bool:
     return pod["metadata"]["namespace"] not in system_namespaces and phase not in ("Succeeded", "Failed")
 
 
-def _is_ended_by_kubelet(status: dict[str, Any], ready: dict[str, Any]) -> bool:
+def _is_ended_by_kubelet(metadata: dict[str, Any], status: dict[str, Any], ready: dict[str, Any]) -> bool:
     """Say whether a kubelet ended a pod: it says so in the condition Ready, or why it refused or evicted the pod.
 
-    The node controller writes a reason too, NodeLost, and leaves the phase to others.
+    Of a pod that ends before its first container begins it says neither, but its phase is then the kubelet's word. The
+    node controller writes a reason too, NodeLost, and leaves the phase to others.
     """
     if status.get("phase") not in ("Succeeded", "Failed"):
         return False
-    return ready.get("reason") in _ENDED or status.get("reason") not in (None, "", _NODE_LOST)
+    told = ready.get("reason") in _ENDED or status.get("reason") not in (None, "", _NODE_LOST)
+    return told or any(_wrote_phase(entry) for entry in metadata.get("managedFields") or [])
+
+
+def _wrote_phase(entry: dict[str, Any]) -> bool:
+    """Say whether a kubelet is who changed a pod's phase last; the API server keeps book of that."""
+    fields = (entry.get("fieldsV1") or {}).get("f:status") or {}
+    return (entry.get("manager"), entry.get("subresource")) == ("kubelet", "status") and "f:phase" in fields
 
 
 def _unschedulable(scheduled: dict[str, Any]) -> str:

@@ -88,6 +88,26 @@ def test_whether_a_kubelet_ended_it(status: dict[str, Any], by_kubelet: bool) ->
 
 
 @pytest.mark.parametrize(
+    ("manager", "subresource", "phase", "by_kubelet"),
+    [
+        ("kubelet", "status", "Failed", True),
+        ("kubelet", "status", "Pending", False),
+        ("kubelet", None, "Failed", False),
+        ("kube-controller-manager", "status", "Failed", False),
+    ],
+)
+def test_who_wrote_the_phase_of_a_pod_that_ended_before_its_first_container_began(
+    manager: str, subresource: str | None, phase: str, by_kubelet: bool
+) -> None:
+    ended = pod({"phase": phase, "conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}]})
+    others = {"manager": "kubelet", "subresource": "status", "fieldsV1": {"f:status": {"f:podIP": {}}}}
+    last = {"manager": manager, "subresource": subresource, "fieldsV1": {"f:status": {"f:phase": {}}}}
+    ended["metadata"]["managedFields"] = [others, last]
+
+    assert parse_pod(ended).ended_by_kubelet is by_kubelet
+
+
+@pytest.mark.parametrize(
     ("reason", "collected"), [("DeletionByPodGC", True), ("EvictionByEvictionAPI", False)], ids=["gc", "eviction"]
 )
 def test_who_declared_it_ended(reason: str, collected: bool) -> None:
