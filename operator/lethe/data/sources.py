@@ -127,6 +127,10 @@ class Sources:
         """Have an object fetched, unless that has begun."""
         network = self._mine()
         with network.lock:
+            if (source := self._opened[number]) is not None:  # by another thread, since it was looked for
+                there: Future[Source] = Future()
+                there.set_result(source)
+                return there
             if number not in network.coming:
                 length = self._index.objects[number].length
                 is_kept = length <= self._room
