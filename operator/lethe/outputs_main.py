@@ -22,10 +22,13 @@ def main() -> None:
     from lethe.model.agentconfig import OutputsConfig
     from lethe.model.names import CREDENTIALS_PATH, OUTPUTS_CREDENTIALS, OUTPUTS_PATH, OUTPUTS_VARIABLE, TERMINATION_LOG
 
-    parser = argparse.ArgumentParser(description="Seals a job's outputs when its training has ended.")
+    parser = argparse.ArgumentParser(
+        description="Seals a job's outputs while it runs, and when its training has ended."
+    )
     parser.add_argument("--config", required=True, help="OutputsConfig as JSON")
     parser.add_argument("--credentials", default=f"{CREDENTIALS_PATH}/{OUTPUTS_CREDENTIALS}")
     parser.add_argument("--termination-log", default=TERMINATION_LOG)
+    parser.add_argument("--state", default="/tmp/lethe-outputs", help="where a restarted container finds its state")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
     try:
@@ -39,6 +42,7 @@ def main() -> None:
             folder=Path(os.environ.get(OUTPUTS_VARIABLE, OUTPUTS_PATH)),
             credentials=arguments.credentials if Path(arguments.credentials).is_dir() else None,
             termination_log=Path(arguments.termination_log),
+            state_file=Path(arguments.state),
         )
     )
 

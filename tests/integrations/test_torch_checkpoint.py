@@ -8,7 +8,7 @@ import pytest
 
 from lethe.crypto.hpke import PrivateKey
 from lethe.data.access import Place
-from lethe.data.output_writer import seal_outputs
+from lethe.data.output_writer import OutputsWriter
 from lethe.formats.keyring import KEYRING_NAME, open_keyring, parse_keyring
 from lethe.model.agentconfig import OutputRecipient, OutputsConfig
 from lethe.model.dataset import DatasetSource
@@ -56,11 +56,12 @@ def test_what_was_saved_into_the_outputs_folder_loads_from_the_sealed_outputs(po
     config = OutputsConfig(
         tenant="acme",
         namespace="acme",
+        dataset_id="5e" * 16,
         storage=Storage(url=f"file://{tmp_path}/models"),
         recipients=[OutputRecipient(public_key=identity.public_key().encode())],
         criticality="sensitive",
     )
-    result = seal_outputs(outputs, config.storage, None, config, workers=1)
+    result = OutputsWriter(outputs, config, None).finish()
     assert result.left_out == ()
     storage = Storage(url=result.message.url)
     keys = open_keyring(parse_keyring(Place(storage, None).store.get(KEYRING_NAME)), identity)

@@ -183,7 +183,7 @@ def _open(target: Target, identity: Path) -> OpenKeyring:
 
 
 def _access(target: Target, opened: OpenKeyring) -> Access:
-    return Access(target.place, target.dataset_id, target.pin, opened.deks)
+    return Access(target.place, target.dataset_id, target.require_pin(), opened.deks)
 
 
 recipients.command("list")(list_all)

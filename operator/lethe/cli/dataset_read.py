@@ -21,17 +21,16 @@ from lethe.cli.dataset_target import (
     say,
     takes_dataset,
 )
-from lethe.cli.key import read_identity
 from lethe.cli.progress import ProgressReport
-from lethe.data.access import Access
 from lethe.data.file_records import iterate_file
 from lethe.data.recipients import list_recipients, read_keyring
 from lethe.data.tree import printable
 from lethe.data.unpack import unseal as unseal_dataset
 from lethe.data.unpack import verify as verify_dataset
+from lethe.formats.head import HEAD_NAME
 from lethe.formats.header import HEADER_BYTES
 from lethe.formats.index import Index
-from lethe.formats.keyring import KEYRING_NAME, open_keyring
+from lethe.formats.keyring import KEYRING_NAME
 from lethe.formats.layout import sealed_size
 from lethe.model.errors import UsageError
 
@@ -48,16 +47,16 @@ def info(target: Target, identity: OptionalIdentity = None, output_format: Outpu
     facts: dict[str, Any] = {
         "datasetId": target.dataset_id,
         "url": target.storage.url,
-        "index": target.pin.object,
+        "index": target.pin.object if target.pin is not None else None,
         "epochs": keyring.epochs(),
         "recipients": [recipient.name for recipient in list_recipients(keyring)],
     }
     if identity is not None:
-        access = Access(target.place, target.dataset_id, target.pin, open_keyring(keyring, read_identity(identity)))
-        facts |= _sizes(access.load_index())
+        access = target.open(identity)
+        facts |= {"index": access.pin.object, **_sizes(access.load_index())}
     elif not target.storage.url.startswith("https://"):
         lengths = dict(store.list())
-        objects = [key for key in lengths if key not in (KEYRING_NAME, target.pin.object)]
+        objects = [key for key in lengths if key not in (KEYRING_NAME, HEAD_NAME, facts["index"])]
         facts |= {"objects": len(objects), "storedBytes": sum(lengths.values())}
     if output_format == "json":
         print(msgspec.json.format(msgspec.json.encode(facts)).decode())

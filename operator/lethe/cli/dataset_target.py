@@ -18,8 +18,9 @@ import yaml
 from lethe.adapters.objectstore import CREDENTIAL_NAMES, SERVICE_ACCOUNT
 from lethe.cli.key import read_identity
 from lethe.data.access import Access, Place
-from lethe.formats.index import check_pin
+from lethe.formats.index import check_dataset_id, check_pin
 from lethe.model.errors import InputError, UsageError
+from lethe.model.names import JobUid, outputs_dataset, outputs_url
 from lethe.model.resources import EncryptedDataset, IndexPin, SecureTrainingJob, Storage
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -48,7 +49,8 @@ class Target:
 
     storage: Storage
     dataset_id: str
-    pin: IndexPin
+    pin: IndexPin | None
+    """None for outputs of which nothing but what lies on storage tells the newest index."""
     credentials: str | Mapping[str, str] | None = field(default=None, repr=False)
     manifest: Mapping[str, Any] | None = None
     """The document that it was read from."""
@@ -60,7 +62,17 @@ class Target:
 
     def open(self, identity: Path) -> Access:
         """Return what reads the dataset, with the keys that a private key opens."""
-        return Access.of_identity(self.place, self.dataset_id, self.pin, read_identity(identity))
+        if self.pin is not None:
+            return Access.of_identity(self.place, self.dataset_id, self.pin, read_identity(identity))
+        access = Access.of_newest(self.place, self.dataset_id, read_identity(identity))
+        say(f"not pinned: this is the newest snapshot that {self.storage.url} shows, index {access.pin.object}")
+        return access
+
+    def require_pin(self) -> IndexPin:
+        """Return the pin; raise UsageError for a command that does not work without."""
+        if self.pin is None:
+            raise UsageError("--index and --sha256 are missing: this needs a dataset that is pinned")
+        return self.pin
 
 
 def takes_dataset(command: Callable[..., None]) -> Callable[..., None]:
@@ -83,7 +95,7 @@ def takes_dataset(command: Callable[..., None]) -> Callable[..., None]:
 def _find_target(
     manifest: Annotated[Path | None, typer.Option("--manifest", "-f", help="EncryptedDataset as YAML.")] = None,
     job: Annotated[str | None, typer.Option(help="NAMESPACE/NAME of a job: its outputs.")] = None,
-    url: Annotated[str | None, typer.Option(help="Storage URL, with --dataset-id, --index and --sha256.")] = None,
+    url: Annotated[str | None, typer.Option(help="Storage URL, with --dataset-id, and --index and --sha256.")] = None,
     dataset_id: Annotated[str | None, typer.Option(help="Dataset id, 32 hex digits.")] = None,
     index: Annotated[str | None, typer.Option("--index", help="Object id of the index, 32 hex digits.")] = None,
     sha256: Annotated[str | None, typer.Option("--sha256", help="SHA-256 of the index object, 64 hex digits.")] = None,
@@ -98,11 +110,17 @@ def _find_target(
         target = _from_manifest(manifest)
     elif job is not None:
         target = _from_job(job)
-    elif url is not None and dataset_id and index and sha256:
-        target = Target(Storage(url=url), dataset_id, IndexPin(object=index, sha256=sha256))
+    elif url is not None and dataset_id and bool(index) == bool(sha256):
+        pin = IndexPin(object=index, sha256=sha256) if index and sha256 else None
+        target = Target(Storage(url=url), dataset_id, pin)
     else:
-        raise UsageError("--url needs --dataset-id, --index and --sha256 too: they pin the dataset's version")
-    check_pin(target.pin, target.dataset_id)
+        raise UsageError(
+            "--url needs --dataset-id, --index and --sha256 too: they pin the dataset's version. Only outputs of a job "
+            "that still runs, or was lost, are read without the last two"
+        )
+    check_dataset_id(target.dataset_id)
+    if target.pin is not None:
+        check_pin(target.pin, target.dataset_id)
     changes = {"endpoint": endpoint, "region": region, "ca_bundle": read_ca(ca_file)}
     storage = msgspec.structs.replace(target.storage, **{key: value for key, value in changes.items() if value})
     return replace(target, storage=storage, credentials=find_credentials(credentials_dir, storage.url))
@@ -130,11 +148,15 @@ def _from_job(text: str) -> Target:
     job = asyncio.run(_read_job(namespace, name))
     if job is None:
         raise UsageError(f"there is no job {text}")
-    if job.spec.outputs is None or job.status.outputs is None:
-        raise UsageError(f"job {text} has no sealed outputs: its phase is {job.status.phase}")
-    outputs = job.status.outputs
-    storage = msgspec.structs.replace(job.spec.outputs.storage, url=outputs.url)
-    return Target(storage, outputs.dataset_id, outputs.index)
+    if job.spec.outputs is None:
+        raise UsageError(f"job {text} has no outputs: it was made without spec.outputs")
+    storage, outputs = job.spec.outputs.storage, job.status.outputs
+    if outputs is not None:
+        return Target(msgspec.structs.replace(storage, url=outputs.url), outputs.dataset_id, outputs.index)
+    if not job.status.attempt:
+        raise UsageError(f"job {text} has not begun: its phase is {job.status.phase}")
+    dataset_id = outputs_dataset(JobUid(job.metadata.uid), job.status.attempt)
+    return Target(msgspec.structs.replace(storage, url=outputs_url(storage.url, dataset_id)), dataset_id, None)
 
 
 async def _read_job(namespace: str, name: str) -> SecureTrainingJob | None:

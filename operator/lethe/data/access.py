@@ -10,6 +10,7 @@ from lethe.crypto.aead import KEY_BYTES, RecordCipher
 from lethe.crypto.hpke import PrivateKey
 from lethe.data.objects import open_object
 from lethe.data.recipients import read_keyring
+from lethe.formats.head import HEAD_BYTES, HEAD_NAME, open_head
 from lethe.formats.header import HEADER_BYTES
 from lethe.formats.index import MAX_INDEX_BYTES, Index, ObjectEntry, check_pin, open_index
 from lethe.formats.keyring import open_keyring
@@ -58,6 +59,17 @@ class Access:
         check_pin(pin, dataset_id)
         keyring, _ = read_keyring(place.store, dataset_id)
         return cls(place, dataset_id, pin, open_keyring(keyring, private_key))
+
+    @classmethod
+    def of_newest(cls, place: Place, dataset_id: str, private_key: PrivateKey) -> "Access":
+        """Return the access of a recipient to the newest state that the storage shows of a dataset that grows.
+
+        Without a pin, storage can show an older state that is as genuine (`lethe.formats.head`). Raise
+        ObjectMissingError where there is no head.
+        """
+        keyring, _ = read_keyring(place.store, dataset_id)
+        deks = open_keyring(keyring, private_key)
+        return cls(place, dataset_id, open_head(place.store.get(HEAD_NAME, HEAD_BYTES), dataset_id, deks), deks)
 
     @property
     def store(self) -> ObjectStore:

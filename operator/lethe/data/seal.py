@@ -29,7 +29,7 @@ from lethe.formats.header import DEFAULT_RECORD_BITS, ID_BYTES, SALT_BYTES
 from lethe.formats.index import Index, ObjectEntry, seal_index
 from lethe.formats.keyring import KEYRING_NAME, MAX_KEYRING, build_keyring, parse_keyring
 from lethe.formats.layout import DEFAULT_OBJECT_BYTES, ObjectPlan, plan_objects
-from lethe.model.agentconfig import OutputRecipient
+from lethe.model.agentconfig import OutputRecipient, OutputsConfig
 from lethe.model.errors import InputError, KeyringError, LetheError
 from lethe.model.ports import LEFTOVER_PREFIX, ObjectStore
 from lethe.model.resources import Criticality, IndexPin, Scheme, Storage
@@ -47,6 +47,18 @@ class KeyPolicy:
     recipients: tuple[OutputRecipient, ...]
     criticality: Criticality = "standard"
     scheme: Scheme = "provider"
+
+    @classmethod
+    def of_outputs(cls, config: OutputsConfig) -> "KeyPolicy":
+        """Return the policy for what a job leaves."""
+        return cls(config.tenant, config.namespace, tuple(config.recipients), config.criticality, config.scheme)
+
+    def keyring(self, dataset_id: str, epoch: int, dek: bytes) -> bytes:
+        """Return a new keyring with this key; raise InputError without a recipient, or for one that is no key."""
+        if not self.recipients:
+            raise InputError("a dataset needs at least one recipient, or nobody could open it")
+        keys = [(self.binding(one, dataset_id, epoch), parse_public(one.public_key)) for one in self.recipients]
+        return build_keyring(dataset_id, {epoch: dek}, keys)
 
     def binding(self, recipient: OutputRecipient, dataset_id: str, epoch: int) -> Binding:
         """Return what the stanza of a recipient is bound to."""
@@ -72,7 +84,6 @@ class Sealed:
     bytes: int
     objects: int
     stored_bytes: int
-    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,27 +102,20 @@ def seal_folder(
     policy: KeyPolicy,
     *,
     journal: Journal | None = None,
-    dataset_id: bytes | None = None,
     record_bits: int = DEFAULT_RECORD_BITS,
     object_bytes: int = DEFAULT_OBJECT_BYTES,
     workers: int | None = None,
-    skip: Callable[[str], bool] | None = None,
-    is_fresh_prefix: bool = False,
     progress: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] | None = None,
     random: Callable[[int], bytes] = random_bytes,
 ) -> Sealed:
     """Seal all files of a folder and return what a manifest must pin.
 
-    `skip` as in `scan_tree`; `is_fresh_prefix` says that the caller has just made the prefix up, so that it need not be
-    listed. `say` is told what an earlier run left, and what has changed since. Raise InputError for files or a prefix
+    `say` is told what an earlier run left, and what has changed since. Raise InputError for files or a prefix
     that cannot be used, and StorageError or UnavailableError.
     """
-    recipients = [(recipient, parse_public(recipient.public_key)) for recipient in policy.recipients]
-    if not recipients:
-        raise InputError("a dataset needs at least one recipient, or nobody could open it")
     place = Place(storage, credentials)
-    tree = scan_tree(folder, skip=skip)
+    tree = scan_tree(folder)
     plans = plan_objects([file.size for file in tree.files], record_bits, object_bytes)
     if journal and journal.opened:
         opened = journal.opened
@@ -121,17 +125,12 @@ def seal_folder(
             return _sealed(opened, journal.completed)
         listed = list_own(place.store, opened, journal.begun)
     else:
-        dataset, dek = dataset_id or random(ID_BYTES), random(KEY_BYTES)
+        dataset, dek = random(ID_BYTES), random(KEY_BYTES)
         opened = Opened(printable(str(folder)), storage.url, dataset, FIRST_EPOCH, dek, record_bits, object_bytes)
         listed = {}
-        if not is_fresh_prefix:
-            _check_empty(place.store, storage.url)
+        _check_empty(place.store, storage.url)
     run = _Run.of(tree, plans, opened, journal.finished if journal else {}, listed, random)
-    keyring = build_keyring(
-        opened.dataset_id.hex(),
-        {opened.epoch: opened.dek},
-        [(policy.binding(recipient, opened.dataset_id.hex(), opened.epoch), key) for recipient, key in recipients],
-    )
+    keyring = policy.keyring(opened.dataset_id.hex(), opened.epoch, opened.dek)
     if journal:
         if journal.opened is None:
             journal.add(opened)
@@ -164,7 +163,7 @@ def seal_folder(
     )
     if journal:
         journal.add(completed)
-    return _sealed(opened, completed, tree.left_out)
+    return _sealed(opened, completed)
 
 
 def abandon_sealing(storage: Storage, credentials: str | Mapping[str, str] | None, journal: Journal) -> int:
@@ -251,7 +250,7 @@ def _seal_objects(
     return entries
 
 
-def _sealed(opened: Opened, completed: Completed, left_out: tuple[str, ...] = ()) -> Sealed:
+def _sealed(opened: Opened, completed: Completed) -> Sealed:
     return Sealed(
         opened.dataset_id.hex(),
         completed.index,
@@ -259,7 +258,6 @@ def _sealed(opened: Opened, completed: Completed, left_out: tuple[str, ...] = ()
         completed.bytes,
         completed.objects,
         completed.stored_bytes,
-        left_out,
     )
 
 

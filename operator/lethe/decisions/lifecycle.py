@@ -382,8 +382,20 @@ def _end(case: _Case, outcome: Outcome) -> None:
 
 
 def _fail(case: _Case, reason: str, message: str) -> None:
+    _point_to_snapshots(case)
     case.condition(reasons.CONDITION_FAILED, True, reason, message)
     case.move(JobPhase.FAILED, reason, message, warning=True, finished_at=case.now)
+
+
+def _point_to_snapshots(case: _Case) -> None:
+    """Say what may be left of a training whose outputs nobody could seal at the end."""
+    if case.job.spec.outputs is None or case.status.outputs is not None or case.status.started_at is None:
+        return
+    job = case.job.metadata
+    said = find_condition(case.status.conditions, reasons.CONDITION_OUTPUTS_SEALED)
+    lost = said.message if said is not None and said.reason == reasons.OUTPUTS_LOST else "the pod was lost"
+    message = f"{lost}; `lethe dataset ls --job {job.namespace}/{job.name}` shows what was sealed while it ran"
+    case.condition(reasons.CONDITION_OUTPUTS_SEALED, False, reasons.OUTPUTS_LOST, message)
 
 
 def _is_overdue(case: _Case) -> bool:

@@ -112,10 +112,11 @@ def _check_outputs(snapshot: Snapshot, job: SecureTrainingJob) -> None:
     if outputs is None:
         return
     _require_quantity("spec.outputs.size", outputs.size)
-    try:
-        parse_duration(outputs.upload_timeout)
-    except InputError as error:
-        raise ResourceError(reasons.SPEC_INVALID, f"spec.outputs.uploadTimeout: {error}") from error
+    for field, value in (("uploadTimeout", outputs.upload_timeout), ("snapshotInterval", outputs.snapshot_interval)):
+        try:
+            parse_duration(value)
+        except InputError as error:
+            raise ResourceError(reasons.SPEC_INVALID, f"spec.outputs.{field}: {error}") from error
 
 
 def _check_recipients(snapshot: Snapshot, job: SecureTrainingJob) -> None:

@@ -274,9 +274,19 @@ def open_index(data: bytes | memoryview, pin: IndexPin, dataset_id: str, deks: M
 
 def check_pin(pin: IndexPin, dataset_id: str) -> None:
     """Raise InputError unless pin and dataset id have the form that a manifest demands."""
-    for what, value, digits in (("dataset id", dataset_id, 32), ("index", pin.object, 32), ("sha256", pin.sha256, 64)):
-        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
-            raise InputError(f"{what} {value!r} is not {digits} lower-case hex digits: copy it from the manifest")
+    check_dataset_id(dataset_id)
+    _check_hex("index", pin.object, 32)
+    _check_hex("sha256", pin.sha256, 64)
+
+
+def check_dataset_id(dataset_id: str) -> None:
+    """Raise InputError unless it has the form of one."""
+    _check_hex("dataset id", dataset_id, 32)
+
+
+def _check_hex(what: str, value: str, digits: int) -> None:
+    if not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
+        raise InputError(f"{what} {value!r} is not {digits} lower-case hex digits: copy it from the manifest")
 
 
 def verify_pin(data: bytes | memoryview, pin: IndexPin) -> None:

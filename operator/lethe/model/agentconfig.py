@@ -4,6 +4,7 @@ output sidecar answers. Nothing secret is in them.
 
 import msgspec
 
+from lethe.model.names import outputs_url
 from lethe.model.resources import Criticality, DatasetUse, EncryptedDataset, IndexPin, Resource, Scheme, Storage
 
 
@@ -43,6 +44,8 @@ class OutputsConfig(Resource, frozen=True, kw_only=True):
 
     tenant: str
     namespace: str
+    dataset_id: str
+    """32 hex digits, of this attempt of this job alone."""
     storage: Storage
     recipients: list[OutputRecipient]
     criticality: Criticality = "standard"
@@ -50,6 +53,13 @@ class OutputsConfig(Resource, frozen=True, kw_only=True):
     scheme: Scheme = "provider"
     timeout_seconds: int = 3600
     """How long the pod may go on after training: its terminationGracePeriodSeconds, from outputs.uploadTimeout."""
+    snapshot_seconds: int = 60
+    """How long from one look for complete files to the next, while the job runs."""
+
+    @property
+    def url(self) -> str:
+        """Return the prefix of the dataset."""
+        return outputs_url(self.storage.url, self.dataset_id)
 
 
 class OutputsMessage(Resource, frozen=True, kw_only=True):

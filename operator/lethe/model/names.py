@@ -91,6 +91,16 @@ def training_pod(job: str, job_uid: JobUid, attempt: int, index: int) -> str:
     return f"{POD_PREFIX}{job[:36].rstrip('-.')}-{job_uid[:8]}-{attempt}-{index}"
 
 
+def outputs_dataset(job_uid: JobUid, attempt: int) -> str:
+    """Return the dataset id, 32 hex digits, of what an attempt of a job leaves: no other has it."""
+    return hashlib.sha256(f"{GROUP}/outputs/{job_uid}/{attempt}".encode()).hexdigest()[:32]
+
+
+def outputs_url(url: str, dataset_id: str) -> str:
+    """Return the prefix of outputs below the storage URL of their job: none overwrites what another left."""
+    return f"{url.rstrip('/')}/{dataset_id}"
+
+
 def scrub_pod(node: str, epoch: int, refusals: int = 0) -> str:
     """Return the name of the scrub pod of one node and epoch, after so many refusals by its kubelet.
 

@@ -104,6 +104,7 @@ class Outputs(Resource, frozen=True, kw_only=True):
     recipients: list[Recipient]
     size: str = "1Gi"
     upload_timeout: str = "1h"
+    snapshot_interval: str = "1m"
 
 
 class JobSpec(Resource, frozen=True, kw_only=True):

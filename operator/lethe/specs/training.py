@@ -279,10 +279,12 @@ def _sidecar(given: TrainingPodInput, outputs: Outputs, config: OperatorConfig, 
     told = OutputsConfig(
         tenant=given.tenant,
         namespace=given.job.metadata.namespace,
+        dataset_id=names.outputs_dataset(JobUid(given.job.metadata.uid), given.attempt),
         storage=outputs.storage,
         recipients=recipients,
         criticality=strictest(given.datasets),
         timeout_seconds=parse_duration(outputs.upload_timeout),
+        snapshot_seconds=parse_duration(outputs.snapshot_interval),
     )
     mounts: list[Manifest] = [{"name": _OUTPUTS, "mountPath": OUTPUTS_PATH}]
     if outputs.storage.secret_ref is not None:

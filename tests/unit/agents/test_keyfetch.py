@@ -1,4 +1,5 @@
 import asyncio
+import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -319,7 +320,10 @@ def seal(pod: Pod, folder: Path, **use: Any) -> None:
         ),
         criticality="sensitive",
     )
-    sealed = seal_folder(folder, pod.spec.storage, None, policy, dataset_id=bytes.fromhex(DATASET_ID), workers=1)
+    ids = iter([bytes.fromhex(DATASET_ID)])
+    sealed = seal_folder(
+        folder, pod.spec.storage, None, policy, workers=1, random=lambda length: next(ids, None) or os.urandom(length)
+    )
     pod.spec = msgspec.structs.replace(pod.spec, index=sealed.index)
     pod.use = DatasetUse(name="digits", mode="unpack", **use)
 

@@ -15,7 +15,7 @@ import pytest
 import lethe
 from lethe.agents import outputs
 from lethe.crypto.hpke import PrivateKey
-from lethe.data.output_writer import OutputsResult
+from lethe.data.output_writer import OutputsResult, OutputsWriter
 from lethe.model import agentconfig
 from lethe.model.agentconfig import OutputRecipient, OutputsConfig, OutputsMessage
 from lethe.model.errors import CredentialsError, CryptoError, LetheError, UnavailableError
@@ -48,6 +48,7 @@ def config_for(folder: Path, timeout: int = 600) -> OutputsConfig:
     return OutputsConfig(
         tenant="acme",
         namespace="acme",
+        dataset_id="5e" * 16,
         storage=Storage(url=f"file://{folder}/models"),
         recipients=[OutputRecipient(public_key=PrivateKey.generate("X25519").public_key().encode())],
         timeout_seconds=timeout,
@@ -58,18 +59,19 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: LetheError, times: int) -> l
     """Let sealing fail a number of times; return where calls are counted."""
     calls: list[int] = []
 
-    def seal(*_: object, **__: object) -> OutputsResult:
+    def seal(_: OutputsWriter) -> OutputsResult:
         calls.append(1)
         if len(calls) <= times:
             raise error
         return OutputsResult(MESSAGE, ("half.partial",))
 
-    monkeypatch.setattr(outputs, "seal_outputs", seal)
+    monkeypatch.setattr(OutputsWriter, "finish", seal)
     return calls
 
 
 def attempt(tmp_path: Path, clock: Clock, timeout: int = 600) -> OutputsMessage:
-    return outputs.seal_with_patience(tmp_path, config_for(tmp_path, timeout), None, clock=clock, sleep=clock.sleep)
+    writer = OutputsWriter(tmp_path, config_for(tmp_path), None)
+    return outputs.seal_with_patience(writer, timeout, clock=clock, sleep=clock.sleep)
 
 
 @pytest.mark.parametrize("error", [UnavailableError("away"), CredentialsError("refused")])
@@ -98,13 +100,14 @@ def test_other_errors_are_tried_three_times(tmp_path: Path, monkeypatch: pytest.
     assert len(calls) == 3
 
 
-def run(tmp_path: Path, wait: Callable[[Path], object], config: OutputsConfig | None = None) -> tuple[int, str]:
+def run(tmp_path: Path, wait: Callable[[Path, float], object], config: OutputsConfig | None = None) -> tuple[int, str]:
     log = tmp_path / "termination-log"
     status = outputs.run(
         config or config_for(tmp_path),
         folder=tmp_path / "outputs",
         credentials=None,
         termination_log=log,
+        state_file=tmp_path / "state",
         wait=wait,  # type: ignore[arg-type]
         sleep=lambda _: None,
     )
@@ -113,7 +116,7 @@ def run(tmp_path: Path, wait: Callable[[Path], object], config: OutputsConfig | 
 
 def test_success_is_a_message_with_the_index(tmp_path: Path) -> None:
     write_tree(tmp_path / "outputs", {"model": b"weights"})
-    status, text = run(tmp_path, lambda _: "signal")
+    status, text = run(tmp_path, lambda *_: "signal")
     message = json.loads(text)
     assert status == 0
     assert set(message) == {"datasetId", "index", "files", "bytes", "url"}
@@ -123,7 +126,7 @@ def test_success_is_a_message_with_the_index(tmp_path: Path) -> None:
 
 def test_failure_is_one_sentence_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, CryptoError("ü" * 5000), 10**6)
-    status, text = run(tmp_path, lambda _: "signal")
+    status, text = run(tmp_path, lambda *_: "signal")
     assert status == 1
     assert text.startswith("The outputs are lost: ü")
     assert len(text.encode()) <= outputs.MESSAGE_BYTES
@@ -131,7 +134,7 @@ def test_failure_is_one_sentence_that_fits(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_marker_file_ends_the_wait(tmp_path: Path) -> None:
     write_tree(tmp_path, {outputs.MARKER: b""})
-    assert outputs.wait_for_end(tmp_path) == "marker"
+    assert outputs.wait_for_end(tmp_path, SECONDS) == "marker"
 
 
 @pytest.fixture
@@ -140,7 +143,8 @@ def sidecar(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     write_tree(tmp_path / "outputs", {"model": b"weights", ".hidden": b""})
     process = subprocess.Popen(
         [sys.executable, "-m", "lethe.outputs_main", "--config", agentconfig.encode(config_for(tmp_path)),
-         "--credentials", f"{tmp_path}/none", "--termination-log", f"{tmp_path}/termination-log"],
+         "--credentials", f"{tmp_path}/none", "--termination-log", f"{tmp_path}/termination-log",
+         "--state", f"{tmp_path}/state"],
         env={
             **os.environ,
             "PYTHONPATH": str(Path(lethe.__path__[0]).parent),
@@ -170,7 +174,7 @@ def read_until(process: "subprocess.Popen[bytes]", words: bytes) -> bytes:
 
 
 def test_the_process_seals_on_sigterm_and_exits_with_zero(tmp_path: Path, sidecar: "subprocess.Popen[bytes]") -> None:
-    read_until(sidecar, b"waiting for the end")
+    read_until(sidecar, b"until the training ends")
     sidecar.send_signal(signal.SIGTERM)
     said = read_until(sidecar, b"sealed 1 files")
     assert sidecar.wait(SECONDS) == 0
@@ -179,7 +183,7 @@ def test_the_process_seals_on_sigterm_and_exits_with_zero(tmp_path: Path, sideca
 
 
 def test_after_the_marker_the_process_stays_until_sigterm(tmp_path: Path, sidecar: "subprocess.Popen[bytes]") -> None:
-    read_until(sidecar, b"waiting for the end")
+    read_until(sidecar, b"until the training ends")
     write_tree(tmp_path / "outputs", {outputs.MARKER: b""})
     read_until(sidecar, b"sealed 1 files")
     assert sidecar.poll() is None

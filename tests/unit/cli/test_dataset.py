@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from lethe.cli import dataset_seal, dataset_target, key
@@ -194,13 +195,14 @@ def test_a_jobs_outputs_are_found_by_its_status(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_job_without_outputs_says_its_phase(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: SecureTrainingJob | None = job_with(None, "file:///x")
+    made = job_with(None, "file:///x")
+    found: SecureTrainingJob | None = replace(made, status=JobStatus(phase=JobPhase.QUEUED))
 
     async def read(namespace: str, name: str) -> SecureTrainingJob | None:
         return found
 
     monkeypatch.setattr(dataset_target, "_read_job", read)
-    with pytest.raises(UsageError, match="no sealed outputs: its phase is Succeeded"):
+    with pytest.raises(UsageError, match="has not begun: its phase is Queued"):
         run("ls", "--job", "acme/digits", "-i", home / "recovery.key")
     found = None
     with pytest.raises(UsageError, match="there is no job acme/digits"):
