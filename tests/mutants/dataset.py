@@ -8,6 +8,7 @@ _HEADER = "formats/header.py"
 _CONTENTS = "formats/contents.py"
 _INDEX = "formats/index.py"
 _KEYRING = "formats/keyring.py"
+_RECIPIENTS = "data/recipients.py"
 _STREAM = "formats/stream.py"
 
 
@@ -16,7 +17,7 @@ def _mutant(name: str, module: str, old: str, new: str) -> Mutant:
 
 
 MUTANTS = [
-    _mutant("take a keyring of another dataset", _ACCESS, "if keyring.dataset_id != dataset_id:", "if False:"),
+    _mutant("take a keyring of another dataset", _RECIPIENTS, "if keyring.dataset_id != dataset_id:", "if False:"),
     _mutant("take an object of another length", _ACCESS, "if len(data) != entry.length:", "if False:"),
     _mutant("take another version of an object", _OBJECTS, "found.commitment, entry.commitment", "b'', b''"),
     _mutant("take an object of another epoch", _OBJECTS, "(found.epoch, found", "(entry.epoch, found"),

@@ -10,10 +10,11 @@
 
 import typer
 
-from lethe.cli import dataset_keys, dataset_read, dataset_seal
+from lethe.cli import dataset_keys, dataset_manifest, dataset_read, dataset_seal
 
 app = typer.Typer(
-    help="Encrypted datasets: seal, info, ls, cat, verify, unseal; recipients, rotate, prune.", no_args_is_help=True
+    help="Encrypted datasets: seal, info, ls, cat, verify, unseal, manifest; recipients, rotate, prune.",
+    no_args_is_help=True,
 )
 app.command()(dataset_seal.seal)
 app.command()(dataset_read.info)
@@ -21,6 +22,7 @@ app.command("ls")(dataset_read.list_files)
 app.command()(dataset_read.cat)
 app.command()(dataset_read.verify)
 app.command()(dataset_read.unseal)
+app.command()(dataset_manifest.manifest)
 app.add_typer(dataset_keys.recipients, name="recipients")
 app.command()(dataset_keys.rotate)
 app.command("prune")(dataset_keys.prune_dataset)

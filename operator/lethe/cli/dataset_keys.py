@@ -15,14 +15,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from lethe.cli.dataset_seal import (
-    Recipients,
-    RecoveryKeys,
-    check_output,
-    dump_manifest,
-    parse_recipients,
-    write_manifest,
-)
+from lethe.cli.dataset_manifest import check_output, dump_manifest, write_manifest
+from lethe.cli.dataset_seal import Recipients, RecoveryKeys, parse_recipients
 from lethe.cli.dataset_target import Identity, OptionalIdentity, OutputFormat, Target, Workers, say, takes_dataset
 from lethe.cli.key import PIPE_COLUMNS, read_identity
 from lethe.cli.progress import ProgressReport

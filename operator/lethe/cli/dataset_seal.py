@@ -6,20 +6,16 @@
 """
 
 import contextlib
-import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
-import yaml
 
+from lethe.cli.dataset_manifest import check_kubernetes_names, check_output, encode_manifest, write_manifest
 from lethe.cli.dataset_target import (
-    LABEL,
-    NAME,
     CaFile,
     CredentialsDir,
     Endpoint,
@@ -32,11 +28,10 @@ from lethe.cli.dataset_target import (
 from lethe.cli.key import fetch_tenant_key, read_public_key
 from lethe.cli.progress import ProgressReport
 from lethe.data.journal import Journal, journal_path, open_journal
-from lethe.data.seal import KeyPolicy, Sealed, abandon_sealing, seal_folder
+from lethe.data.seal import KeyPolicy, abandon_sealing, seal_folder
 from lethe.formats.quantity import parse_quantity
 from lethe.model.agentconfig import OutputRecipient
-from lethe.model.errors import InputError, UsageError
-from lethe.model.names import API_VERSION
+from lethe.model.errors import UsageError
 from lethe.model.resources import DatasetSpec, EncryptedDataset, Metadata, SecretRef, Storage
 
 CRITICALITIES = ("standard", "sensitive", "critical")
@@ -82,7 +77,7 @@ def seal(
     abandon: Annotated[bool, typer.Option("--abandon", help="Remove what a run that did not end has written.")] = False,
 ) -> None:
     """Encrypt a folder into an empty prefix and print the manifest to apply. Run it again to go on after a kill."""
-    _check_names(name, namespace, tenant)
+    check_kubernetes_names({"--name": name, "--tenant": tenant}, {"--namespace": namespace})
     level = next((known for known in CRITICALITIES if known == criticality), None)
     if level is None:
         raise UsageError(f"criticality {criticality!r} is unknown, expected one of {', '.join(CRITICALITIES)}")
@@ -126,7 +121,17 @@ def seal(
         )
         if secret_ref is None and not url.startswith("file://"):
             say("the manifest names no Secret: a job reads this storage without credentials (--secret-ref)")
-        write_manifest(build_manifest(name, storage, policy, sealed), output)
+        dataset = EncryptedDataset(
+            metadata=Metadata(name=name, namespace=namespace),
+            spec=DatasetSpec(
+                storage=storage,
+                dataset_id=sealed.dataset_id,
+                index=sealed.index,
+                scheme=policy.scheme,
+                criticality=policy.criticality,
+            ),
+        )
+        write_manifest(encode_manifest(dataset), output)
         journal.remove()
 
 
@@ -138,62 +143,6 @@ def _kept(journal: Journal) -> Iterator[None]:
         if journal.opened:
             say("what is complete is kept: the same command goes on from there, and with --abandon it removes all")
         raise
-
-
-def build_manifest(name: str, storage: Storage, policy: KeyPolicy, sealed: Sealed) -> str:
-    """Return the EncryptedDataset as YAML."""
-    dataset = EncryptedDataset(
-        metadata=Metadata(name=name, namespace=policy.namespace),
-        spec=DatasetSpec(
-            storage=storage,
-            dataset_id=sealed.dataset_id,
-            index=sealed.index,
-            scheme=policy.scheme,
-            criticality=policy.criticality,
-        ),
-    )
-    body: dict[str, Any] = {"apiVersion": API_VERSION, "kind": "EncryptedDataset", **msgspec.to_builtins(dataset)}
-    body["spec"] |= {"scheme": policy.scheme, "criticality": policy.criticality}
-    return dump_manifest(body)
-
-
-def dump_manifest(body: dict[str, Any]) -> str:
-    """Return a manifest as YAML that people can read."""
-    return yaml.dump(body, Dumper=_BlockText, sort_keys=False, allow_unicode=True)
-
-
-def check_output(path: Path | None) -> None:
-    """Raise UsageError when a file for a manifest is there already."""
-    if path is not None and path.exists():
-        raise UsageError(f"{path} exists; it may hold the only pin of another dataset: choose another name")
-
-
-def write_manifest(manifest: str, path: Path | None) -> None:
-    """Write a manifest into a new file that is on disk when this returns, or print it."""
-    if path is None:
-        sys.stdout.write(manifest)
-        sys.stdout.flush()
-        return
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(manifest)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    except OSError as error:
-        raise InputError(f"the manifest {path} cannot be written: {error.strerror}") from error
-
-
-class _BlockText(yaml.SafeDumper):
-    """Writes certificates as block text, so that people can read the manifest."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_BlockText.add_representer(str, _represent_text)
 
 
 def parse_recipients(
@@ -221,16 +170,6 @@ def _parse_recipient(text: str, namespace: str) -> OutputRecipient:
     else:
         public_key, version = fetch_tenant_key(namespace, match["name"])
     return OutputRecipient(key=match["name"], version=version, public_key=public_key.encode())
-
-
-def _check_names(name: str, namespace: str, tenant: str) -> None:
-    for what, value, pattern in (
-        ("--name", name, NAME),
-        ("--namespace", namespace, LABEL),
-        ("--tenant", tenant, NAME),
-    ):
-        if not pattern.fullmatch(value):
-            raise UsageError(f"{what} {value!r} is not a Kubernetes name: lower-case letters, digits and '-'")
 
 
 def _parse_record_size(text: str) -> int:

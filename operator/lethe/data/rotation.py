@@ -20,6 +20,7 @@ from lethe.data.pool import choose_workers, run_tasks
 from lethe.data.recipients import OpenKeyring, seal_for, write_keyring
 from lethe.data.seal import Progress
 from lethe.formats.contents import Contents
+from lethe.formats.head import HEAD_NAME
 from lethe.formats.header import HEADER_BYTES, ID_BYTES, SALT_BYTES, parse_header
 from lethe.formats.index import MAX_INDEX_BYTES, Index, ObjectEntry, open_index, seal_index
 from lethe.formats.keyring import KEYRING_NAME, Keyring
@@ -158,7 +159,10 @@ def find_unneeded(access: Access, keyring: Keyring) -> Unneeded:
             )
     needed = {KEYRING_NAME, access.pin.object, *(entry.id for entry in index.objects)}
     others = sorted(listed.keys() - needed)
-    removable = [key for key in others if _OBJECT_NAME.fullmatch(key) or key.startswith(LEFTOVER_PREFIX)]
+    # Who has this version's pin does not need the head, which may name an index that is removed.
+    removable = [
+        key for key in others if key == HEAD_NAME or _OBJECT_NAME.fullmatch(key) or key.startswith(LEFTOVER_PREFIX)
+    ]
     epochs = {parse_header(data).epoch, *(entry.epoch for entry in index.objects)}
     return Unneeded(
         objects=tuple(removable),

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,19 @@ from typer.testing import CliRunner
 
 from lethe.cli import dataset_seal, dataset_target, key
 from lethe.crypto.hpke import PrivateKey, PublicKey
+from lethe.data.output_writer import OutputsWriter
 from lethe.formats.keyring import KEYRING_NAME, parse_keyring
-from lethe.model.errors import CredentialsError, InputError, IntegrityError, LetheError, UnwrapError, UsageError
+from lethe.model.agentconfig import OutputRecipient, OutputsConfig
+from lethe.model.errors import (
+    CredentialsError,
+    InputError,
+    IntegrityError,
+    LetheError,
+    ObjectMissingError,
+    UnwrapError,
+    UsageError,
+)
+from lethe.model.names import JobUid, outputs_dataset
 from lethe.model.phases import JobPhase
 from lethe.model.resources import (
     JobSpec,
@@ -16,6 +28,7 @@ from lethe.model.resources import (
     Metadata,
     Outputs,
     SealedOutputs,
+    SecretRef,
     SecureTrainingJob,
     Storage,
 )
@@ -209,3 +222,75 @@ def test_a_job_without_outputs_says_its_phase(home: Path, monkeypatch: pytest.Mo
         run("ls", "--job", "acme/digits", "-i", home / "recovery.key")
     with pytest.raises(UsageError, match="is not NAMESPACE/NAME"):
         run("ls", "--job", "digits", "-i", home / "recovery.key")
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OutputsWriter:
+    """Return the writer of a job that runs: its status names no outputs yet."""
+    identity = PrivateKey.generate("X25519")
+    (tmp_path / "recovery.key").write_text(identity.encode())
+    (tmp_path / "recovery.key").chmod(0o600)
+    storage = Storage(url=f"file://{tmp_path}/models", secret_ref=SecretRef(name="s3-write"))
+    made = job_with(None, storage.url)
+    outputs = Outputs(storage=storage, recipients=[])
+    job = replace(
+        made,
+        metadata=replace(made.metadata, uid="job-1"),
+        spec=replace(made.spec, outputs=outputs),
+        status=JobStatus(phase=JobPhase.RUNNING, attempt=2),
+    )
+
+    async def read(namespace: str, name: str) -> SecureTrainingJob:
+        return job
+
+    monkeypatch.setattr(dataset_target, "_read_job", read)
+    config = OutputsConfig(
+        tenant="acme",
+        namespace="acme",
+        dataset_id=outputs_dataset(JobUid("job-1"), 2),
+        storage=storage,
+        recipients=[OutputRecipient(public_key=identity.public_key().encode())],
+        criticality="sensitive",
+    )
+    (tmp_path / "outputs").mkdir()
+    return OutputsWriter(tmp_path / "outputs", config, None)
+
+
+def test_outputs_of_a_job_that_runs_are_those_of_its_newest_snapshot(tmp_path: Path, running: OutputsWriter) -> None:
+    options = ("--job", "acme/digits", "--identity", tmp_path / "recovery.key")
+    with pytest.raises(ObjectMissingError, match="keyring"):
+        run("ls", *options)
+    for step in ("step-1", "step-2"):
+        (tmp_path / "outputs" / step).write_bytes(step.encode())
+        running.finish()
+    result = run("cat", "step-2", *options)
+    assert result.stdout == "step-2"
+    assert "not pinned: this is the newest snapshot" in result.stderr
+    unpinned = json.loads(run("info", *options[:2], "-o", "json").stdout)
+    assert unpinned["index"] is None and "bytes" not in unpinned
+    with pytest.raises(UsageError, match="needs a dataset that is pinned"):
+        run("prune", *options)
+
+
+def test_a_manifest_of_outputs_pins_them_for_the_next_job(tmp_path: Path, running: OutputsWriter) -> None:
+    (tmp_path / "outputs" / "step-1").write_bytes(b"one")
+    message = running.finish().message
+    path = tmp_path / "resume.yaml"
+    run("manifest", "--job", "acme/digits", "-i", tmp_path / "recovery.key", "--name", "resume", "-o", path)
+    made = yaml.safe_load(path.read_text())
+    assert made["metadata"] == {"name": "resume", "namespace": "acme"}
+    assert made["spec"] == {
+        "storage": {"url": message.url, "secretRef": {"name": "s3-write"}},
+        "datasetId": message.dataset_id,
+        "index": {"object": message.index.object, "sha256": message.index.sha256},
+        "scheme": "provider",
+        "criticality": "sensitive",
+    }
+    (tmp_path / "outputs" / "step-1").write_bytes(b"later")
+    running.finish()
+    with pytest.raises(ObjectMissingError, match=message.index.object):
+        run("ls", "-f", path, "-i", tmp_path / "recovery.key")
+    with pytest.raises(UsageError, match="exists; it may hold"):
+        run("manifest", "--job", "acme/digits", "-i", tmp_path / "recovery.key", "--name", "resume", "-o", path)
+    with pytest.raises(UsageError, match="--name 'No' is not a Kubernetes name"):
+        run("manifest", "--job", "acme/digits", "-i", tmp_path / "recovery.key", "--name", "No")

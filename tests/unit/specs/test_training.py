@@ -7,6 +7,7 @@ import pytest
 
 from lethe.model.agentconfig import KeyfetchConfig, OutputsConfig
 from lethe.model.config import OperatorConfig
+from lethe.model.names import JobUid, outputs_dataset
 from lethe.model.resources import EncryptedDataset, SecureTrainingJob, TenantKey
 from lethe.specs.training import TrainingPodInput, build_training_pod, strictest
 
@@ -164,6 +165,11 @@ def test_keyfetch_is_told_the_datasets_as_they_were_admitted() -> None:
     assert told.datasets[0].dataset.metadata.annotations == {}
 
 
+def test_each_attempt_of_each_job_has_outputs_of_its_own() -> None:
+    ids = {outputs_dataset(JobUid(job), attempt) for job in ("a", "b") for attempt in (1, 2, 12)}
+    assert len(ids) == 6 and all(len(bytes.fromhex(found)) == 16 for found in ids)
+
+
 def test_the_sidecar_is_told_recipients_and_the_strictest_criticality() -> None:
     pod = build([dataset("a"), dataset("b", "critical"), dataset("c", "sensitive")], outputs=OUTPUTS)
     sidecar = named(pod["spec"]["initContainers"], "lethe-outputs")
@@ -175,6 +181,7 @@ def test_the_sidecar_is_told_recipients_and_the_strictest_criticality() -> None:
         ("", 0, "recovery"),
     ]
     assert (told.tenant, told.criticality) == ("acme-corp", "critical")
+    assert (told.dataset_id, told.snapshot_seconds) == (outputs_dataset(JobUid("0123456789"), 2), 60)
     assert told.timeout_seconds == 20 * 60, "what uploadTimeout says, so that the sidecar can tell why it gave up"
     assert pod["metadata"]["annotations"] == {"lethe.dev/outputs-criticality": "critical"}
     assert mounts(sidecar)["/run/lethe-credentials/outputs"] == "lethe-outputs-credentials"
