@@ -53,3 +53,31 @@ MUTANTS = [
     _mutant("do not check the MAC", _KEYRING, "verify_keyring(keyring, stanza.epoch, deks[stanza.epoch])", "pass"),
     _mutant("take one key twice", _KEYRING, "if len(set(named)) != len(named):", "if False:"),
 ]
+
+_WRITER = "data/output_writer.py"
+
+
+def _output(name: str, old: str, new: str) -> Mutant:
+    return Mutant(name, _WRITER, old, new, ("tests/unit/data/test_output_writer.py",))
+
+
+MUTANTS += [
+    _output("seal what somebody is writing", " and not is_open_for_writing(self._folder, file)", ""),
+    _output("seal what still changes", "before.version == file.version and ", ""),
+    _output("drop what is being replaced", "if is_waiting or len(unchanged)", "if len(unchanged)"),
+    _output("name the index before it is there", "store.put(index_id.hex(), index)\n", "pass\n"),
+    _output(
+        "remove what the head still names",
+        "self._change(groups=groups",
+        "store.delete(HEAD_NAME), self._change(groups=groups",
+    ),
+    _output("forget what was begun", "for name in before.unneeded:", "for name in ():"),
+    _output("leave what is not needed", "for name in unneeded:", "for name in ():"),
+    _mutant(
+        "take a head of another id",
+        "formats/head.py",
+        "object_id=HEAD_ID\n    )\n    plain",
+        "object_id=parse_header(data).object_id\n    )\n    plain",
+    ),
+    _mutant("take a pin of another length", "formats/head.py", "if len(plain) != _PIN_BYTES:", "if False:"),
+]

@@ -62,9 +62,8 @@ def expected(vector: Vector) -> Outcome:
 
 def given(vector: Vector) -> Dataset:
     """Return a vector as the second decoder takes it."""
-    return Dataset(
-        vector.dataset_id, vector.index.object, vector.index.sha256, vector.private_key, dict(vector.objects)
-    )
+    index, pin = (vector.index.object, vector.index.sha256) if vector.index is not None else ("", "")
+    return Dataset(vector.dataset_id, index, pin, vector.private_key, dict(vector.objects))
 
 
 def store(vector: Vector, folder: Path) -> None:
@@ -77,4 +76,7 @@ def store(vector: Vector, folder: Path) -> None:
 def open_access(vector: Vector, folder: Path) -> Access:
     """Open the keyring and return what reading takes."""
     place = Place(Storage(url=f"file://{folder}"), None)
-    return Access.of_identity(place, vector.dataset_id, vector.index, parse_private(vector.private_key))
+    private_key = parse_private(vector.private_key)
+    if vector.index is None:
+        return Access.of_newest(place, vector.dataset_id, private_key)
+    return Access.of_identity(place, vector.dataset_id, vector.index, private_key)

@@ -16,10 +16,11 @@ from lethe.crypto.derive import sha256
 from lethe.crypto.hpke import parse_private
 from lethe.data.access import Access
 from lethe.data.unpack import verify
+from lethe.formats.head import HEAD_NAME
 from lethe.formats.keyring import KEYRING_NAME
 from lethe.model.errors import LetheError
 from lethe.model.resources import IndexPin
-from tests.vectors.decoder.dataset import Dataset, decode_with, read_keys
+from tests.vectors.decoder.dataset import Dataset, decode_with, newest, read_keys
 from tests.vectors.decoder.primitives import DecodeError
 from tests.vectors.decoders import given, open_access, store
 from tests.vectors.vector import load_all
@@ -37,6 +38,7 @@ def test_a_flipped_byte_is_an_error_and_both_decoders_say_which(name: str, tmp_p
     store(vector, tmp_path)
     dataset, access = given(vector), open_access(vector, tmp_path)
     deks = read_keys(dataset)
+    dataset = dataset if dataset.index else newest(dataset, deks)
     private_key = parse_private(vector.private_key)
 
     def read_keyring() -> object:
@@ -52,6 +54,9 @@ def test_a_flipped_byte_is_an_error_and_both_decoders_say_which(name: str, tmp_p
             other = replace(dataset, objects={**dataset.objects, key: changed})
             if key == KEYRING_NAME:
                 agree(where, read_keyring, lambda other=other: read_keys(other))
+                continue
+            if key == HEAD_NAME:
+                agree(where, lambda: open_access(vector, tmp_path), lambda other=other: newest(other, deks))
                 continue
             error = agree(where, lambda: verify(access, workers=1), lambda other=other: decode_with(other, deks))
             if key == dataset.index:

@@ -26,7 +26,8 @@ class Vector(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     about: str
     rule: str
     dataset_id: str
-    index: IndexPin
+    index: IndexPin | None
+    """None where the head tells it."""
     private_key: str
     objects: dict[str, bytes]
     expect: Expect

@@ -8,7 +8,7 @@ or in what a library calls a suite, shows as a disagreement. It is plain rather 
 import binascii
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from cryptography.exceptions import InvalidTag
@@ -30,7 +30,7 @@ from tests.vectors.decoder.primitives import (
 )
 
 MAGIC = bytes.fromhex("6c65746865000001")
-DATA, INDEX = 1, 2
+DATA, INDEX, STREAM = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def open_stream(records: Records, size: int, sealed: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a reader is given, and what storage gives it."""
+    """What a reader is given, and what storage gives it. Without a pin, index and sha256 are empty."""
 
     dataset: str
     index: str
@@ -99,7 +99,8 @@ def fetch(dataset: Dataset, name: str) -> bytes:
 
 
 def check_form(dataset: Dataset) -> None:
-    for text, length in ((dataset.dataset, 16), (dataset.index, 16), (dataset.sha256, 32)):
+    pin = ((dataset.index, 16), (dataset.sha256, 32)) if dataset.index or dataset.sha256 else ()
+    for text, length in ((dataset.dataset, 16), *pin):
         try:
             good = binascii.unhexlify(text).hex() == text and len(text) == 2 * length
         except ValueError:
@@ -113,6 +114,18 @@ def read_keys(dataset: Dataset) -> dict[int, bytes]:
     keyring = parse_keyring(raw)
     demand(keyring.dataset.hex() == dataset.dataset, IntegrityError, "keyring of another dataset (R3)")
     return open_keyring(keyring, read_private_key(dataset.private_key))
+
+
+def newest(dataset: Dataset, deks: dict[int, bytes]) -> Dataset:
+    """Return the dataset with the pin that its head names."""
+    raw = fetch(dataset, "head")
+    demand(len(raw) <= 192, IntegrityError, "head too long (R24)")
+    header = parse_header(raw)
+    demand(header.epoch in deks, UnwrapError, "key of the head (R8)")
+    records = Records(header, deks[header.epoch], kind=STREAM, dataset=bytes.fromhex(dataset.dataset), name=bytes(16))
+    pin = open_stream(records, 1 << header.record_bits, raw[128:])
+    demand(len(pin) == 48, IntegrityError, "length of the head's content (R24)")
+    return replace(dataset, index=pin[:16].hex(), sha256=pin[16:].hex())
 
 
 def read_index_plaintext(dataset: Dataset, deks: dict[int, bytes]) -> bytes:
@@ -166,7 +179,8 @@ def fill_lengths(room: int, full: int) -> list[int]:
 def decode(dataset: Dataset) -> dict[str, tuple[int, bytes]]:
     """Return mode and content of every file, or raise one DecodeError."""
     check_form(dataset)
-    return decode_with(dataset, read_keys(dataset))
+    deks = read_keys(dataset)
+    return decode_with(dataset if dataset.index else newest(dataset, deks), deks)
 
 
 def decode_with(dataset: Dataset, deks: dict[int, bytes]) -> dict[str, tuple[int, bytes]]:
