@@ -59,7 +59,8 @@ def run_tasks(
                     yield future.result()
         except BrokenProcessPool as error:
             raise UnavailableError(
-                f"one of {workers} worker processes was killed, most likely for memory: allow more, or fewer workers"
+                f"one of {workers} worker processes ended early. If memory ran out: allow more, or fewer workers. In a "
+                "program of your own: begin its work below `if __name__ == '__main__':`, as `multiprocessing` needs it"
             ) from error
         finally:
             executor.shutdown(cancel_futures=True)
