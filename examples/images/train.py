@@ -45,7 +45,7 @@ def build(classes: int) -> nn.Module:
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--dataset", required=True, help="name of an encrypted dataset of this job")
-parser.add_argument("--epochs", type=int, default=8)
+parser.add_argument("--epochs", type=int, default=6)
 arguments = parser.parse_args()
 
 torch.manual_seed(0)

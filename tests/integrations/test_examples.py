@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from lethe.data.unpack import unpack
 from tests.cluster.waiting import until
 from tests.common.datasets import read_tree, release, seal_files
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = {"images": "shapes", "text": "messages"}
-SECONDS = 120
+NEEDS = {"images": ("torch", "PIL"), "text": ("torch", "datasets"), "files": ("numpy",)}
+SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,15 @@ class Training:
         return self.folder / "outputs"
 
     def command(self, *flags: str) -> list[str | Path]:
-        given = [self.folder / "plain"] if self.example == "files" else ["--dataset", NAMES[self.example]]
+        given = [self.folder / "data"] if self.example == "files" else ["--dataset", NAMES[self.example]]
         return [sys.executable, EXAMPLES / self.example / "train.py", *given, *flags]
 
     @property
     def environment(self) -> dict[str, str]:
         places = {"LETHE_DATASETS": self.folder / "run", "LETHE_OUTPUTS": self.outputs, "HF_HOME": self.folder / "hf"}
-        return {**os.environ, "HF_UPDATE_DOWNLOAD_COUNTS": "0", **{name: str(path) for name, path in places.items()}}
+        # One thread: several that wait for each other on a busy machine wait long.
+        settings = {"HF_UPDATE_DOWNLOAD_COUNTS": "0", "OMP_NUM_THREADS": "1"}
+        return {**os.environ, **settings, **{name: str(path) for name, path in places.items()}}
 
     def run(self, *flags: str) -> str:
         """Train to the end and return what was printed."""
@@ -61,13 +65,15 @@ class Training:
 
 
 def prepare(example: str, folder: Path) -> Training:
-    """Make the example's data, seal it, and release it to the pod; `files` gets what the pod would unpack."""
-    pytest.importorskip("PIL", reason="Pillow is not installed", exc_type=ImportError)
-    for library in () if example == "files" else ("torch", "datasets"):
+    """Make the example's data, seal it, and give it to the pod: unpacked for `files`, else with its keys."""
+    for library in NEEDS[example]:
         pytest.importorskip(library, reason=f"{library} is not installed", exc_type=ImportError)
     subprocess.run([sys.executable, EXAMPLES / example / "make_data.py", folder / "made"], check=True)
     dataset = seal_files(folder, read_tree(folder / "made"))
-    release(dataset, folder / "run", NAMES.get(example, "measurements"))
+    if example == "files":
+        unpack(dataset.source, dataset.access.deks, folder / "data", workers=1)
+    else:
+        release(dataset, folder / "run", NAMES[example])
     (folder / "outputs").mkdir()
     return Training(example, folder)
 
