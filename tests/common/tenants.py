@@ -161,11 +161,21 @@ class TrialTenant:
 
     def job(self, name: str = "digits", *commands: tuple[str, ...], gpus: int = 2, dataset: str = "digits") -> Object:
         """Return the example's job with this cluster's endpoint, keys and image; commands run one after the other."""
-        job = self._example("job.yaml")
-        job["metadata"]["name"] = name
+        job = self.manifest(EXAMPLES / "job.yaml", image=EXAMPLE_IMAGE, name=name)
         spec = job["spec"]
         spec["gpusPerReplica"] = gpus
         spec["datasets"] = [{"name": dataset}]
+        container = spec["template"]["spec"]["containers"][0]
+        chosen = commands or (train(dataset),)
+        container["command"] = ["sh", "-ec", "\n".join(" ".join(command) for command in chosen)]
+        return job
+
+    def manifest(self, file: Path, *, image: str, name: str = "") -> Object:
+        """Return the job in a file with all put in that its first lines ask for."""
+        job = yaml.safe_load(file.read_text())
+        name = name or job["metadata"]["name"]
+        job["metadata"] = {"name": name, "namespace": self.name}
+        spec = job["spec"]
         spec["outputs"]["storage"] = {
             "url": f"s3://{self.name}/models/{name}",
             "endpoint": self.store.endpoint,
@@ -175,10 +185,7 @@ class TrialTenant:
         }
         spec["outputs"]["uploadTimeout"] = "20s"
         spec["outputs"]["recipients"] = [{"tenantKey": "default"}, {"publicKey": self.recovery_public}]
-        container = spec["template"]["spec"]["containers"][0]
-        container["image"] = EXAMPLE_IMAGE
-        chosen = commands or (train(dataset),)
-        container["command"] = ["sh", "-ec", "\n".join(" ".join(command) for command in chosen)]
+        spec["template"]["spec"]["containers"][0]["image"] = image
         return job
 
     def unseal_outputs(self, job: str, target: Path) -> None:
