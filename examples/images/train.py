@@ -1,13 +1,12 @@
 """Train a small convolutional network on pictures of an encrypted dataset: `python3 train.py --dataset shapes`.
 
-Names are `<split>/<label>/<number>.png`. There is a checkpoint for each epoch; a job that is started again goes on from
-the last one that lies in its outputs folder.
+Names are `<split>/<label>/<number>.png`. There is a checkpoint for each epoch; with `--previous`, the outputs of an
+earlier job as plain files, training goes on from the last one there.
 """
 
 import argparse
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy
@@ -18,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 
 import lethe.data
 
-OUTPUTS = Path(os.environ.get("LETHE_OUTPUTS", "/outputs"))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -45,6 +43,7 @@ def build(classes: int) -> nn.Module:
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--dataset", required=True, help="name of an encrypted dataset of this job")
+parser.add_argument("--previous", type=Path, help="folder with the outputs of an earlier job")
 parser.add_argument("--epochs", type=int, default=6)
 arguments = parser.parse_args()
 
@@ -54,7 +53,7 @@ train, test = Pictures(files, "train"), Pictures(files, "test")
 network = build(len(train.labels))
 optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
 begin = 1
-if checkpoints := sorted(OUTPUTS.glob("checkpoints/*.pt")):
+if arguments.previous and (checkpoints := sorted(arguments.previous.glob("checkpoints/*.pt"))):
     state = torch.load(checkpoints[-1], map_location=DEVICE, weights_only=True)
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])

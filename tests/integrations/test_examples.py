@@ -94,7 +94,9 @@ def test_training_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Pat
     with training.running("--epochs", "100000"):
         until(lambda: len(list(checkpoints.glob("*.pt"))) >= 2, what="two checkpoints", seconds=SECONDS)
     last = max(int(path.stem) for path in checkpoints.glob("*.pt"))
-    printed = training.run("--epochs", str(last + 1))
+    previous = training.outputs.rename(tmp_path / "previous")
+    training.outputs.mkdir()
+    printed = training.run("--epochs", str(last + 1), "--previous", str(previous))
     assert f"going on from {last:04}.pt" in printed
     assert [line.split(":")[0] for line in printed.splitlines() if line.startswith("epoch")] == [f"epoch {last + 1}"]
     assert (checkpoints / f"{last + 1:04}.pt").is_file()
@@ -102,10 +104,10 @@ def test_training_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Pat
 
 def test_a_checkpoint_that_was_cut_off_is_not_taken_for_one(tmp_path: Path) -> None:
     training = prepare("images", tmp_path)
-    checkpoints = training.outputs / "checkpoints"
-    checkpoints.mkdir()
+    checkpoints = tmp_path / "previous" / "checkpoints"
+    checkpoints.mkdir(parents=True)
     (checkpoints / ".0007.pt.00112233.partial").write_bytes(b"PK")
-    assert "going on" not in training.run("--epochs", "1")
+    assert "going on" not in training.run("--epochs", "1", "--previous", str(tmp_path / "previous"))
 
 
 def test_the_example_with_plain_files_imports_nothing_of_lethe() -> None:
