@@ -71,8 +71,7 @@ for epoch in range(begin, arguments.epochs + 1):
     print(f"epoch {epoch}: loss {loss.item():.3f}", flush=True)
 
 with torch.no_grad():
-    batches = DataLoader(test, batch_size=32)
-    right = sum(int((network(x.to(DEVICE)).argmax(1).cpu() == labels).sum()) for x, labels in batches)
+    right = sum(int((network(x.to(DEVICE)).argmax(1).cpu() == labels).sum()) for x, labels in DataLoader(test, 32))
 torch.save(network.state_dict(), lethe.data.output("model.pt"))
 with lethe.data.output("metrics.json") as file:
     file.write(json.dumps({"accuracy": right / len(test), "classes": len(train.labels)}).encode())
