@@ -13,6 +13,8 @@
    that was killed is followed by one that goes on; what it had begun is removed, and no name is written to twice.
 """
 
+import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -282,18 +284,31 @@ def _build_index(groups: Iterable[Group]) -> Index:
 def is_open_for_writing(folder: Path, file: SourceFile) -> bool:
     """Say whether anybody has a file open for writing, or mapped so: such a file gets no read lease (fcntl(2)).
 
-    Where the filesystem has no leases, or the file belongs to another user, nobody can say, and the answer is no.
+    Where the filesystem has no leases, or this process may not act for the file's owner, nobody can say, and the answer
+    is no.
     """
     try:
         descriptor = os.open(f"{folder}/{file.name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return True
     try:
-        # Who opens it meanwhile makes the kernel send a signal here, and goes on when the descriptor is closed.
-        fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        with _acting_for(os.fstat(descriptor).st_uid):
+            # Who opens it meanwhile makes the kernel send a signal here, and goes on when the descriptor is closed.
+            fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return error.errno == errno.EAGAIN
     finally:
         os.close(descriptor)
     return False
+
+
+@contextlib.contextmanager
+def _acting_for(user: int) -> Iterator[None]:
+    """Let this thread deal with files as another user does; without CAP_SETUID it stays who it is (setfsuid(2))."""
+    libc = ctypes.CDLL(None)
+    libc.setfsuid(user)
+    try:
+        yield
+    finally:
+        libc.setfsuid(os.geteuid())

@@ -4,8 +4,8 @@
 2. Init containers in this order: key fetch, the output sidecar, the tenant's own.
 3. The first container is the training container. It alone gets GPUs, keys, data, outputs and, for streaming, the
    storage credentials of the datasets.
-4. Forced on every container: seccomp RuntimeDefault, no new privileges, a read-only root, no capabilities; /tmp is in
-   memory.
+4. Forced on every container: seccomp RuntimeDefault, no new privileges, a read-only root, no capabilities (but one of
+   the output sidecar); /tmp is in memory.
 5. The template has passed `decisions.template`; nothing of it is dropped here, and nothing of ours can be overridden.
 """
 
@@ -291,6 +291,9 @@ def _sidecar(given: TrainingPodInput, outputs: Outputs, config: OperatorConfig, 
         path = f"{CREDENTIALS_PATH}/{OUTPUTS_CREDENTIALS}"
         mounts.append({"name": _SINK, "mountPath": path, "readOnly": True})
     sidecar = _agent(CONTAINER_OUTPUTS, "lethe.outputs_main", told, mounts, config, user)
+    if user == 0:
+        # The training may run as the image's own user, as whom alone the kernel tells whether a file is being written.
+        sidecar["securityContext"]["capabilities"]["add"] = ["SETUID"]
     return {**sidecar, "restartPolicy": "Always", "env": [{"name": OUTPUTS_VARIABLE, "value": OUTPUTS_PATH}]}
 
 

@@ -1,3 +1,7 @@
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -172,6 +176,27 @@ def test_a_file_that_somebody_has_open_for_writing_is_not_complete(job: Job) -> 
         assert [job.writer.snapshot() for _ in range(3)] == [None] * 3
     assert job.writer.snapshot() is not None
     assert job.newest() == {"step-1.pt": b"half"}
+
+
+CHECK = """
+import sys
+from pathlib import Path
+from lethe.data.output_writer import is_open_for_writing
+from lethe.data.tree import scan_tree
+folder = Path(sys.argv[1])
+[file] = scan_tree(folder).files
+print(is_open_for_writing(folder, file))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root, and setpriv")
+@pytest.mark.parametrize(("capabilities", "is_seen"), [("-all,+setuid", True), ("-all", False)])
+def test_a_writer_that_is_another_user_is_seen_with_one_capability(job: Job, capabilities: str, is_seen: bool) -> None:
+    with (job.folder / "model").open("wb"):
+        os.chown(job.folder / "model", 65532, 65532)
+        check = [sys.executable, "-c", CHECK, str(job.folder)]
+        printed = subprocess.check_output(["setpriv", f"--bounding-set={capabilities}", *check], text=True)
+    assert printed == f"{is_seen}\n"
 
 
 def test_until_a_file_is_complete_again_its_last_complete_state_stays(job: Job) -> None:

@@ -165,6 +165,22 @@ def test_keyfetch_is_told_the_datasets_as_they_were_admitted() -> None:
     assert told.datasets[0].dataset.metadata.annotations == {}
 
 
+@pytest.mark.parametrize(
+    ("pod", "added"),
+    [
+        ({}, ["SETUID"]),
+        ({"securityContext": {"runAsUser": 1000}}, []),
+        ({"securityContext": {"runAsNonRoot": True}}, []),
+    ],
+)
+def test_the_sidecar_acts_for_the_image_s_user_where_nobody_says_who_that_is(
+    pod: dict[str, Any], added: list[str]
+) -> None:
+    sidecar = named(build(pod=pod, outputs=OUTPUTS)["spec"]["initContainers"], "lethe-outputs")
+    capabilities = sidecar["securityContext"]["capabilities"]
+    assert (capabilities["drop"], capabilities.get("add", [])) == (["ALL"], added)
+
+
 def test_each_attempt_of_each_job_has_outputs_of_its_own() -> None:
     ids = {outputs_dataset(JobUid(job), attempt) for job in ("a", "b") for attempt in (1, 2, 12)}
     assert len(ids) == 6 and all(len(bytes.fromhex(found)) == 16 for found in ids)
