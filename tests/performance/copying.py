@@ -32,12 +32,16 @@ def measure(folder: Path, part: Part) -> None:
     with folder_in_memory(8 * GIBIBYTE) as memory:
         write_small(memory / "plain")
         tree = seal_tree(memory / "plain", memory)
+        (memory / "one").mkdir()
+        (memory / "one" / "file").write_bytes(b"1")
+        one = seal_tree(memory / "one", memory / "one-sealed")
         halves = _halves(memory)
         times: dict[str, list[float]] = {}
         for _ in range(ROUNDS):
             for name, work in {
                 "cp": lambda: run("cp", "-r", memory / "plain", memory / "out"),
                 "two cp": lambda: _copy_halves(halves, memory / "out"),
+                "start": lambda: _unseal(one, memory / "out", 1),
                 "unseal 1": lambda: _unseal(tree, memory / "out", 1),
                 "unseal 2": lambda: _unseal(tree, memory / "out", 2),
                 "seal 1": lambda: _seal(memory, 1),
@@ -51,6 +55,9 @@ def measure(folder: Path, part: Part) -> None:
         _row(f"unseal {what}, 2 processes, beside two cp -r", times["unseal 2"], times["two cp"], 1 / 0.8),
         _row(f"seal {what}, 2 processes, beside one cp -r", times["seal 2"], times["cp"], 1.0),
         _row(f"seal {what}, 1 process, beside one cp -r", times["seal 1"], times["cp"], None),
+        _row(
+            "of each: the program's start, and one file of 1 byte, beside one cp -r", times["start"], times["cp"], None
+        ),
     ]
 
 

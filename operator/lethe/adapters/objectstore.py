@@ -12,7 +12,8 @@
    The environment is never searched, so a pod uses the Secret that its owner meant, or none.
 2. Every failure is of the StorageError family, or UnavailableError when a later attempt may succeed. The message names
    the object and what to check; secrets are in no message.
-3. A store may be used by several threads; and after `fork`, which data loaders do, but for gs:// and abfss://, which
+3. A client is loaded when its URL is opened: it takes longer to load than a small dataset to read.
+4. A store may be used by several threads; and after `fork`, which data loaders do, but for gs:// and abfss://, which
    say so (`lethe.adapters.cloud`).
 """
 
@@ -24,13 +25,10 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from lethe.adapters.cloud import open_azure, open_google
 from lethe.adapters.localfiles import is_unchanging
-from lethe.adapters.s3 import BucketStore, Credentials
-from lethe.adapters.web import WebStore
 from lethe.adapters.whole import too_long, too_short
 from lethe.model.errors import (
     ConflictError,
@@ -42,6 +40,9 @@ from lethe.model.errors import (
 )
 from lethe.model.ports import LEFTOVER_PREFIX, ObjectStore
 from lethe.model.resources import Storage
+
+if TYPE_CHECKING:
+    from lethe.adapters.s3 import Credentials
 
 ACCESS_KEY = "AWS_ACCESS_KEY_ID"
 SECRET_KEY = "AWS_SECRET_ACCESS_KEY"
@@ -77,6 +78,8 @@ def open_store(storage: Storage, credentials: str | Mapping[str, str] | None) ->
         return FolderStore(Path(unquote(url.path)))
     if url.netloc and not url.query and not url.fragment:
         if url.scheme == "s3":
+            from lethe.adapters.s3 import BucketStore
+
             return BucketStore(
                 bucket=url.netloc,
                 prefix=prefix,
@@ -86,6 +89,8 @@ def open_store(storage: Storage, credentials: str | Mapping[str, str] | None) ->
                 credentials=read_credentials(credentials),
             )
         if url.scheme == "gs":
+            from lethe.adapters.cloud import open_google
+
             return open_google(
                 url=storage.url,
                 bucket=url.netloc,
@@ -95,6 +100,8 @@ def open_store(storage: Storage, credentials: str | Mapping[str, str] | None) ->
                 service_account=read_service_account(credentials),
             )
         if url.scheme == "abfss" and url.username and (url.hostname or "").endswith(AZURE_HOST):
+            from lethe.adapters.cloud import open_azure
+
             return open_azure(
                 url=storage.url,
                 account=(url.hostname or "").removesuffix(AZURE_HOST),
@@ -105,11 +112,13 @@ def open_store(storage: Storage, credentials: str | Mapping[str, str] | None) ->
                 credentials=read_azure_credentials(credentials),
             )
         if url.scheme == "https" and "@" not in url.netloc:
+            from lethe.adapters.web import WebStore
+
             return WebStore(origin=f"https://{url.netloc}", folder=prefix, ca_bundle=storage.ca_bundle)
     raise InputError(f"storage URL {storage.url!r} is not supported: use {URLS}")
 
 
-def read_credentials(source: str | Mapping[str, str] | None) -> Credentials | None:
+def read_credentials(source: str | Mapping[str, str] | None) -> "Credentials | None":
     """Return the credentials of S3 in a folder or mapping; raise CredentialsError when a key is missing."""
     if not source:
         return None
@@ -117,6 +126,8 @@ def read_credentials(source: str | Mapping[str, str] | None) -> Credentials | No
     for key in (ACCESS_KEY, SECRET_KEY):
         if not values.get(key):
             raise CredentialsError(f"{place} has no {key}: the storage Secret needs {ACCESS_KEY} and {SECRET_KEY}")
+    from lethe.adapters.s3 import Credentials
+
     return Credentials(values[ACCESS_KEY], values[SECRET_KEY], values.get(SESSION_TOKEN) or None)
 
 
