@@ -295,14 +295,18 @@ def _follow(case: _Case, known: JobPod, pod: PodFacts | None, node: GPUNode | No
     if pod is None or pod.uid != known.uid:
         _fail(case, reasons.POD_LOST, f"pod {known.name} is gone, and nothing tells how it ended")
         return
+    facts = case.snapshot.nodes.get(known.node)
+    is_rebooted = facts is not None and facts.has_left_boot(known.boot_id)
     if pod.has_ended and has_kubelet_proof(pod):
-        _end(case, read_outcome(case.job, pod))
-        return
+        outcome = read_outcome(case.job, pod)
+        # After a reboot the kubelet refuses what was on its node, and says nothing of the cause.
+        if outcome.reason != reasons.POD_LOST or not is_rebooted:
+            _end(case, outcome)
+            return
     if pod.deleting and not pod.node:
         _fail(case, reasons.POD_LOST, f"pod {pod.name} was deleted before it was bound to node {known.node}")
         return
-    facts = case.snapshot.nodes.get(known.node)
-    if facts is not None and facts.has_left_boot(known.boot_id):
+    if is_rebooted:
         _fail(case, reasons.POD_LOST, f"node {known.node} was rebooted while pod {pod.name} was on it")
         return
     if pod.has_ended:
