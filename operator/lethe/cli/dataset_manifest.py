@@ -11,7 +11,8 @@ import typer
 import yaml
 
 from lethe.cli.dataset_target import LABEL, NAME, Identity, Target, takes_dataset
-from lethe.data.recipients import read_keyring
+from lethe.cli.key import read_identity
+from lethe.data.recipients import open_for_change
 from lethe.model.errors import InputError, UsageError
 from lethe.model.names import API_VERSION
 from lethe.model.resources import DatasetSpec, EncryptedDataset, Metadata, SecretRef
@@ -36,8 +37,8 @@ def manifest(
     check_kubernetes_names({"--name": name}, {})
     check_output(output)
     access = target.open(identity)
-    keyring, _ = read_keyring(target.place.store, target.dataset_id)
-    stanza = keyring.stanzas[0]
+    opened = open_for_change(target.place.store, target.dataset_id, read_identity(identity))
+    stanza = opened.keyring.stanzas[0]
     reference = SecretRef(name=secret_ref) if secret_ref else target.storage.secret_ref
     dataset = EncryptedDataset(
         metadata=Metadata(name=name, namespace=stanza.namespace),
