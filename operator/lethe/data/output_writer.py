@@ -22,6 +22,7 @@ import signal
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ from lethe.data.tree import SourceFile, scan_tree
 from lethe.formats.head import HEAD_NAME, seal_head
 from lethe.formats.header import DEFAULT_RECORD_BITS, ID_BYTES, SALT_BYTES
 from lethe.formats.index import Index, ObjectEntry, seal_index
-from lethe.formats.keyring import KEYRING_NAME
+from lethe.formats.keyring import KEYRING_NAME, MAX_KEYRING
 from lethe.formats.layout import DEFAULT_OBJECT_BYTES, plan_objects
 from lethe.model.agentconfig import OutputsConfig, OutputsMessage
+from lethe.model.errors import StorageError
 from lethe.model.names import PARTIAL_SUFFIX
 from lethe.model.resources import IndexPin
 
@@ -117,7 +119,7 @@ class OutputsWriter:
         self._object_bytes = object_bytes
         self._random = random
         self._save = save
-        self._is_begun = state is not None
+        self._is_restarted = state is not None
         self._state = state or Sealing(random(KEY_BYTES))
         self._seen: dict[str, SourceFile] = {}
 
@@ -127,7 +129,8 @@ class OutputsWriter:
         Raise InputError for a file that changed meanwhile, StorageError and UnavailableError.
         """
         files, left_out = self._look()
-        settled = {name for name, file in files.items() if self._is_settled(file)}
+        sealed = {file.source.name: file.source for group in self._state.groups for file in group.files}
+        settled = {name for name, file in files.items() if file != sealed.get(name) and self._is_settled(file)}
         self._seen = files
         kept, taken = self._choose(files, settled)
         if len(kept) == len(self._state.groups) and not taken:
@@ -154,16 +157,16 @@ class OutputsWriter:
 
     def _choose(self, files: Mapping[str, SourceFile], settled: Iterable[str]) -> tuple[list[Group], list[SourceFile]]:
         """Return the groups that stay as they are, and the files to seal."""
-        kept, same, settled = [], set(), set(settled)
+        kept, takeable = [], set(settled)
         for group in self._state.groups:
-            sources = [file.source for file in group.files]
-            unchanged = {was.name for was in sources if was.name in files and files[was.name].version == was.version}
-            is_waiting = any(was.name in files.keys() - unchanged - settled for was in sources)
-            if is_waiting or len(unchanged) == len(sources):
+            names = {file.source.name for file in group.files}
+            unchanged = {file.source.name for file in group.files if files.get(file.source.name) == file.source}
+            takeable |= unchanged
+            is_waiting = any(name in files and name not in takeable for name in names)
+            if is_waiting or len(unchanged) == len(names):
                 kept.append(group)
-            same |= unchanged
         there = {file.source.name for group in kept for file in group.files}
-        return kept, [file for name, file in files.items() if name not in there and name in settled | same]
+        return kept, [file for name, file in files.items() if name in takeable and name not in there]
 
     # ---- sealing
 
@@ -175,10 +178,7 @@ class OutputsWriter:
         index_id = self._random(ID_BYTES)
         self._change(unneeded=(*(entry.id for draft in drafts for entry in draft.objects), index_id.hex()))
         if before.pin is None:
-            policy = KeyPolicy.of_outputs(self._config)
-            keyring = policy.keyring(self._config.dataset_id, FIRST_EPOCH, before.dek)
-            (store.put if self._is_begun else store.put_new)(KEYRING_NAME, keyring)
-            self._is_begun = True
+            self._put_keyring()
         groups = (*kept, *self._seal(drafts))
         index = seal_index(
             _build_index(groups),
@@ -201,6 +201,24 @@ class OutputsWriter:
             store.delete(name)
         self._change(unneeded=())
         return OutputsResult(self._message(pin), left_out)
+
+    @cached_property
+    def _keyring(self) -> bytes:
+        """Return the keyring, the same at each try: sealing it again gives other bytes."""
+        policy = KeyPolicy.of_outputs(self._config)
+        return policy.keyring(self._config.dataset_id, FIRST_EPOCH, self._state.dek)
+
+    def _put_keyring(self) -> None:
+        """Write the keyring, but not over somebody else's. A try that failed may have written it all the same."""
+        store = self._place.store
+        if self._is_restarted:
+            store.put(KEYRING_NAME, self._keyring)
+            return
+        try:
+            store.put_new(KEYRING_NAME, self._keyring)
+        except StorageError:
+            if store.get(KEYRING_NAME, MAX_KEYRING) != self._keyring:
+                raise
 
     def _draft(self, files: tuple[SourceFile, ...]) -> "_Draft":
         plans = plan_objects([file.size for file in files], DEFAULT_RECORD_BITS, self._object_bytes)
@@ -256,14 +274,16 @@ class _Draft:
 
 def _grouped(files: list[SourceFile]) -> Iterator[tuple[SourceFile, ...]]:
     small: list[SourceFile] = []
+    total = 0
     for file in files:
         if file.size > SMALL_FILE_BYTES:
             yield (file,)
             continue
         small.append(file)
-        if sum(one.size for one in small) > GROUP_BYTES:
+        total += file.size
+        if total > GROUP_BYTES:
             yield tuple(small)
-            small = []
+            small, total = [], 0
     if small:
         yield tuple(small)
 

@@ -15,7 +15,7 @@ from lethe.data.unpack import unseal, verify
 from lethe.formats.head import HEAD_NAME
 from lethe.formats.keyring import KEYRING_NAME, open_keyring, parse_keyring
 from lethe.model.agentconfig import OutputRecipient, OutputsConfig, OutputsMessage
-from lethe.model.errors import InputError, LetheError, StorageError
+from lethe.model.errors import InputError, LetheError, StorageError, UnavailableError
 from lethe.model.resources import Storage
 from tests.common.datasets import read_tree, write_tree
 
@@ -109,6 +109,22 @@ def test_a_prefix_that_somebody_else_has_begun_is_left_alone(tmp_path: Path) -> 
 )
 def test_names_of_unfinished_files(name: str, unfinished: bool) -> None:
     assert is_unfinished(name) is unfinished
+
+
+def test_a_keyring_whose_writing_only_seemed_to_fail_is_taken(job: "Job", monkeypatch: pytest.MonkeyPatch) -> None:
+    job.write({"model": b"weights"})
+    store = job.writer._place.store
+    put_new = store.put_new
+
+    def lands(*arguments: object) -> None:
+        monkeypatch.undo()
+        put_new(*arguments)  # type: ignore[arg-type]
+        raise UnavailableError("timed out")
+
+    monkeypatch.setattr(store, "put_new", lands, raising=False)
+    with pytest.raises(UnavailableError):
+        job.writer.finish()
+    assert unsealed(job.writer.finish().message, RECOVERY, job.root / "back") == {"model": b"weights"}
 
 
 class Job:
