@@ -76,8 +76,8 @@ MUTANTS += [
     _mutant(
         "take a head of another id",
         "formats/head.py",
-        "object_id=HEAD_ID\n    )\n    plain",
-        "object_id=parse_header(data).object_id\n    )\n    plain",
+        "dataset_id=dataset_id, object_id=HEAD_ID)",
+        "dataset_id=dataset_id, object_id=bytes(data[32:48]))",
     ),
     _mutant("take a pin of another length", "formats/head.py", "if len(plain) != _PIN_BYTES:", "if False:"),
 ]

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from lethe.crypto.aead import TAG_BYTES
-from lethe.formats.header import HEADER_BYTES, ID_BYTES, MIN_RECORD_BITS, Kind, build_header, open_header, parse_header
-from lethe.formats.stream import open_stream, seal_stream
-from lethe.model.errors import IntegrityError, UnwrapError
+from lethe.formats.header import HEADER_BYTES, ID_BYTES, MIN_RECORD_BITS, Kind
+from lethe.formats.stream import open_whole, seal_whole
+from lethe.model.errors import IntegrityError
 from lethe.model.resources import IndexPin
 
 HEAD_NAME: Final = "head"
@@ -25,7 +25,8 @@ HEAD_BYTES: Final = HEADER_BYTES + _PIN_BYTES + TAG_BYTES
 
 def seal_head(pin: IndexPin, dek: bytes, *, epoch: int, dataset_id: bytes, salt: bytes) -> bytes:
     """Return the whole object."""
-    header, cipher = build_header(
+    return seal_whole(
+        bytes.fromhex(pin.object) + bytes.fromhex(pin.sha256),
         dek,
         kind=Kind.STREAM,
         record_bits=MIN_RECORD_BITS,
@@ -34,8 +35,6 @@ def seal_head(pin: IndexPin, dek: bytes, *, epoch: int, dataset_id: bytes, salt:
         object_id=HEAD_ID,
         salt=salt,
     )
-    plain = bytes.fromhex(pin.object) + bytes.fromhex(pin.sha256)
-    return header.encode() + seal_stream(cipher, 1 << MIN_RECORD_BITS, plain)
 
 
 def open_head(data: bytes, dataset_id: str, deks: Mapping[int, bytes]) -> IndexPin:
@@ -44,13 +43,7 @@ def open_head(data: bytes, dataset_id: str, deks: Mapping[int, bytes]) -> IndexP
     Raise an error of the CryptoError family when it is not what the sealer wrote, UnwrapError when its epoch's key is
     not at hand.
     """
-    epoch = parse_header(data).epoch
-    if epoch not in deks:
-        raise UnwrapError(f"the head needs the key of epoch {epoch}, at hand: {sorted(deks) or 'none'}")
-    header, cipher = open_header(
-        data, deks[epoch], kind=Kind.STREAM, dataset_id=bytes.fromhex(dataset_id), object_id=HEAD_ID
-    )
-    plain = open_stream(cipher, 1 << header.record_bits, memoryview(data)[HEADER_BYTES:])
+    plain = open_whole(data, deks, what="head", kind=Kind.STREAM, dataset_id=dataset_id, object_id=HEAD_ID)
     if len(plain) != _PIN_BYTES:
         raise IntegrityError(f"the head has {len(plain)} bytes of content, expected {_PIN_BYTES}")
     return IndexPin(object=plain[:ID_BYTES].hex(), sha256=plain[ID_BYTES:].hex())

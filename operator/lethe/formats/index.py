@@ -46,14 +46,11 @@ from lethe.formats.header import (
     MAX_RECORD_BITS,
     MIN_RECORD_BITS,
     Kind,
-    build_header,
-    open_header,
-    parse_header,
 )
 from lethe.formats.layout import MAX_OBJECT_BYTES, Piece, record_count, sealed_size
 from lethe.formats.padding import padme
-from lethe.formats.stream import open_stream, seal_stream, sealed_length
-from lethe.model.errors import DatasetIndexError, InputError, IntegrityError, UnwrapError
+from lethe.formats.stream import open_whole, seal_whole, sealed_length
+from lethe.model.errors import DatasetIndexError, InputError, IntegrityError
 from lethe.model.resources import IndexPin
 
 INDEX_RECORD_BITS: Final = 16
@@ -240,7 +237,8 @@ def parse_index(plain: bytes) -> Index:
 
 def seal_index(index: Index, dek: bytes, *, epoch: int, dataset_id: bytes, object_id: bytes, salt: bytes) -> bytes:
     """Return the whole index object."""
-    header, cipher = build_header(
+    return seal_whole(
+        encode_index(index),
         dek,
         kind=Kind.INDEX,
         record_bits=INDEX_RECORD_BITS,
@@ -249,7 +247,6 @@ def seal_index(index: Index, dek: bytes, *, epoch: int, dataset_id: bytes, objec
         object_id=object_id,
         salt=salt,
     )
-    return header.encode() + seal_stream(cipher, 1 << INDEX_RECORD_BITS, encode_index(index))
 
 
 def open_index(data: bytes | memoryview, pin: IndexPin, dataset_id: str, deks: Mapping[int, bytes]) -> Index:
@@ -259,17 +256,10 @@ def open_index(data: bytes | memoryview, pin: IndexPin, dataset_id: str, deks: M
     """
     check_pin(pin, dataset_id)
     verify_pin(data, pin)
-    epoch = parse_header(data).epoch
-    if epoch not in deks:
-        raise UnwrapError(f"the index needs the key of epoch {epoch}, at hand: {sorted(deks) or 'none'}")
-    header, cipher = open_header(
-        data,
-        deks[epoch],
-        kind=Kind.INDEX,
-        dataset_id=bytes.fromhex(dataset_id),
-        object_id=bytes.fromhex(pin.object),
+    object_id = bytes.fromhex(pin.object)
+    return parse_index(
+        open_whole(data, deks, what="index", kind=Kind.INDEX, dataset_id=dataset_id, object_id=object_id)
     )
-    return parse_index(open_stream(cipher, 1 << header.record_bits, memoryview(data)[HEADER_BYTES:]))
 
 
 def check_pin(pin: IndexPin, dataset_id: str) -> None:
